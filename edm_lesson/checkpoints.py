@@ -1,0 +1,119 @@
+"""Saving and loading: safetensors files that carry their configuration and a digest of all they hold.
+
+A checkpoint is tensors and a JSON header, nothing that could run. It is written whole or not at all, and
+verified before a single weight is used.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from edm_lesson.config import Config, config_from_dict, config_to_dict
+from edm_lesson.data import data_folder, default_device
+from edm_lesson.designs import build_denoiser
+
+PRETRAINED = ("lesson",)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged or of another kind; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint file holds: the configuration, named tensors, and plain values such as `images_seen`."""
+
+    config: Config
+    tensors: dict[str, torch.Tensor]
+    state: dict
+
+    def part(self, name):
+        """The tensors whose names begin with `name` and a dot, without that prefix."""
+        return {key[len(name) + 1 :]: tensor for key, tensor in self.tensors.items() if key.startswith(f"{name}.")}
+
+
+def save_checkpoint(path, config, tensors, **state):
+    """Write named `tensors`, the `config` and plain values to `path`, replacing what was there only once all is written.
+
+    Raises `CheckpointError` where the file can't be written; what was there before is kept.
+    """
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = json.dumps({"config": config_to_dict(config), "state": state}, sort_keys=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(save(tensors, {"edm_lesson": header, "digest": _digest(header, tensors)}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f"Can't write {path} ({error}). What was there before is unchanged; make room or choose another place.") from error
+
+
+def load_checkpoint(path):
+    """The `Checkpoint` in the file `path`, verified; its tensors are on the CPU.
+
+    Raises `CheckpointError` where the file is missing, is no checkpoint of this package, or differs from its digest.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}; train one with: edm-lesson train --out {path.parent}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is no checkpoint, or it is cut short ({error}). Take an earlier copy, or train again.") from error
+    if "edm_lesson" not in metadata:
+        raise CheckpointError(f"{path} was not written by edm_lesson: its configuration is missing. Load such weights into a network by hand.")
+    found = _digest(metadata["edm_lesson"], tensors)
+    if found != metadata.get("digest"):
+        raise CheckpointError(f"{path} is damaged or was changed: its digest is {found}, expected {metadata.get('digest')}. Take an earlier copy.")
+    header = json.loads(metadata["edm_lesson"])
+    return Checkpoint(config_from_dict(header["config"], str(path)), tensors, header["state"])
+
+
+def load_denoiser(name_or_path, device=None):
+    """The denoiser in a checkpoint, averaged weights (EMA), in evaluation mode, without gradients.
+
+    `name_or_path` is "lesson", the model that comes with the course, a checkpoint file, or the folder of a
+    training run. `device` defaults to the best there is (`default_device`). The denoiser carries its `config`
+    and the `offset` that its images are centred by (see `data.Images`). Raises `CheckpointError`.
+    """
+    checkpoint = load_checkpoint(find_checkpoint(name_or_path))
+    denoiser = build_denoiser(checkpoint.config)
+    denoiser.load_state_dict(checkpoint.part("ema"))
+    denoiser.config, denoiser.offset = checkpoint.config, tuple(checkpoint.state["offset"])
+    return denoiser.to(device or default_device()).eval().requires_grad_(False)
+
+
+def find_checkpoint(name_or_path):
+    """The file that "lesson", the folder of a run or a path stand for. Raises `CheckpointError` where a shipped one is missing."""
+    if name_or_path in PRETRAINED:
+        path = data_folder() / "pretrained" / f"{name_or_path}.safetensors"
+        if not path.is_file():
+            raise CheckpointError(
+                f"The pretrained model {name_or_path!r} is not at {path}: it comes with the repository, not with the installed package. "
+                f"Set EDM_LESSON_DATA to the repository's data folder, or train it: edm-lesson train --config {name_or_path} --out runs/{name_or_path}"
+            )
+        return path
+    path = Path(name_or_path).expanduser()
+    return path / "checkpoint.safetensors" if path.is_dir() else path
+
+
+def _digest(header, tensors):
+    """SHA-256 over the header and every tensor: name, dtype, shape and bytes."""
+    digest = hashlib.sha256(header.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

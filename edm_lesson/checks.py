@@ -1,0 +1,115 @@
+"""One-line argument checks whose messages are for people.
+
+Every check raises `ValueError` with the value it found and what would have worked. Numbers and CPU tensors
+are checked by value; tensors on another device by shape only, because looking at their values would make
+the device wait (`check_labels` and `check_finite` take `values=True` for the one look at the start of sampling).
+"""
+
+import math
+from numbers import Real
+
+import torch
+
+
+def check_count(name, value, minimum=1):
+    """Refuse a `value` that is not a whole number of at least `minimum`."""
+    whole = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value == int(value)
+    if not whole or value < minimum:
+        raise ValueError(f"{name} is {value!r}; it must be a whole number, {minimum} or more.")
+
+
+def check_number(name, value, above=None, at_least=None, infinite=False):
+    """Refuse a `value` that is not a number, is NaN, or lies outside `(above, inf)` or `[at_least, inf)`.
+
+    Infinity passes only with `infinite=True`.
+    """
+    bound = f" above {above:g}" if above is not None else f", {at_least:g} or more" if at_least is not None else ""
+    fine = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    fine = fine and (infinite or math.isfinite(value))
+    if not fine or (above is not None and value <= above) or (at_least is not None and value < at_least):
+        raise ValueError(f"{name} is {value!r}; it must be a {'' if infinite else 'finite '}number{bound}.")
+
+
+def check_levels(num_steps, sigma_min, sigma_max, rho=1.0):
+    """Refuse noise levels that can't be laid out: `num_steps` >= 1 and whole, 0 < `sigma_min` < `sigma_max`, `rho` > 0.
+
+    One step goes from `sigma_max` to 0 and needs no `sigma_min` below it, so equality is allowed there.
+    """
+    check_count("num_steps", num_steps)
+    check_number("sigma_min", sigma_min, above=0)
+    check_number("sigma_max", sigma_max, above=0)
+    check_number("rho", rho, above=0)
+    if sigma_min > sigma_max or (sigma_min == sigma_max and num_steps > 1):
+        raise ValueError(f"sigma_min is {sigma_min!r} and sigma_max is {sigma_max!r}; sigma_min must be the smaller one.")
+
+
+def check_churn(S_churn, S_min, S_max, S_noise):
+    """Refuse churn settings (Algorithm 2) that are negative, NaN, or an empty range of sigma."""
+    check_number("S_churn", S_churn, at_least=0, infinite=True)
+    check_number("S_min", S_min, at_least=0)
+    check_number("S_max", S_max, at_least=0, infinite=True)
+    check_number("S_noise", S_noise, at_least=0)
+    if S_min > S_max:
+        raise ValueError(f"S_min is {S_min!r} and S_max is {S_max!r}; churn happens between them, so S_min must not be larger.")
+
+
+def check_images(x, img_channels=None, name="x"):
+    """Refuse anything but a floating-point tensor (B, C, H, W), with C = `img_channels` where that is given."""
+    if not isinstance(x, torch.Tensor) or x.ndim != 4 or not x.is_floating_point():
+        found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
+        raise ValueError(f"{name} is {found}; it must be a floating-point tensor (batch, channels, height, width).")
+    if img_channels is not None and x.shape[1] != img_channels:
+        raise ValueError(f"{name} has {x.shape[1]} channels, shape {tuple(x.shape)}; this model takes {img_channels}.")
+
+
+def check_finite(name, tensor, values=False):
+    """Refuse a tensor with NaN or infinite entries; one that is not on the CPU only with `values=True`."""
+    if (values or tensor.device.type == "cpu") and not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} contains NaN or infinite values.")
+
+
+def check_sigma(sigma, x):
+    """Return `sigma` as (B, 1, 1, 1) with the dtype and on the device of `x` (B, ...).
+
+    `sigma` is a number, a tensor with one element, (B,) or (B, 1, 1, 1). Raises `ValueError` for another shape
+    and, for numbers and CPU tensors, for values that are not finite and positive.
+    """
+    if not isinstance(sigma, torch.Tensor):
+        check_number("sigma", sigma, above=0)
+    elif sigma.device.type == "cpu" and not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
+        bad = sigma[~((sigma > 0) & torch.isfinite(sigma))].flatten()[0].item()
+        raise ValueError(f"sigma contains {bad!r}; noise levels must be finite numbers above 0.")
+    sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+    if sigma.numel() != 1 and tuple(sigma.shape) not in {(len(x),), (len(x), 1, 1, 1)}:
+        raise ValueError(
+            f"sigma has shape {tuple(sigma.shape)}; for {len(x)} images it must be a number, ({len(x)},) or ({len(x)}, 1, 1, 1)."
+        )
+    return sigma.reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)
+
+
+def check_labels(class_labels, label_dim, x, values=False):
+    """Return class labels for the images `x` as one-hot float32 (B, label_dim) on their device; None without classes.
+
+    `class_labels` is None (all zeros: no class), integers (B,) or one-hot (B, `label_dim`). Raises `ValueError`
+    for another shape, for labels given to a model without classes and, on the CPU or with `values=True`, for
+    integers outside [0, `label_dim`).
+    """
+    batch = len(x)
+    if class_labels is None:
+        return torch.zeros(batch, label_dim, device=x.device) if label_dim else None
+    if not label_dim:
+        raise ValueError("class_labels were given, but this model has no classes (label_dim is 0); leave them out.")
+    class_labels = torch.as_tensor(class_labels)
+    if class_labels.shape == (batch, label_dim) and class_labels.dtype != torch.bool:
+        return class_labels.to(x.device, torch.float32)
+    if class_labels.shape != (batch,) or class_labels.is_floating_point() or class_labels.dtype == torch.bool:
+        raise ValueError(
+            f"class_labels is {class_labels.dtype} of shape {tuple(class_labels.shape)}; for {batch} images it must be "
+            f"integers ({batch},) or one-hot ({batch}, {label_dim})."
+        )
+    if values or class_labels.device.type == "cpu":
+        outside = class_labels[(class_labels < 0) | (class_labels >= label_dim)]
+        if len(outside):
+            raise ValueError(f"class_labels contains {outside[0].item()}; this model's classes are 0 to {label_dim - 1}.")
+    classes = torch.arange(label_dim, device=x.device)
+    return (class_labels.to(x.device)[:, None] == classes).float()  # F.one_hot would stop a GPU on a bad label

@@ -1,0 +1,193 @@
+"""Configurations: one YAML file a model, read strictly into dataclasses.
+
+Units: images are counted in images (not batches), noise levels in the units of the images.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from edm_lesson.checks import check_count, check_number
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+PRECISIONS = ("auto", "float32", "bf16", "fp16")
+
+
+class ConfigError(ValueError):
+    """A configuration says something that can't be understood; the message says where and what would work."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on; see `data.load_images`."""
+
+    name: str = "mnist"
+    img_resolution: int = 28
+    img_channels: int = 1
+    centre: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The lesson U-Net; see `networks.LessonUNet`. `label_dim` > 0 trains with class labels."""
+
+    model_channels: int = 48
+    channel_mult: tuple[int, ...] = (1, 2)
+    num_blocks: int = 2
+    attn_resolutions: tuple[int, ...] = (7,)
+    patch_size: int = 2
+    dropout: float = 0.0
+    label_dim: int = 0
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The noise levels to train on, ln sigma ~ N(P_mean, P_std^2); see `losses.EDMLoss`."""
+
+    P_mean: float = -1.2
+    P_std: float = 1.2
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. `images`, `warmup`, `ema_half_life`, `log_every` and `save_every` are counted in images.
+
+    The learning rate rises linearly over `warmup` images and falls along a cosine to 0 at `images`. `ema_rampup`
+    keeps the EMA's half-life below that share of the images seen so far. `precision`: auto, float32, bf16 or fp16.
+    """
+
+    images: int = 500_000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 10_000
+    ema_half_life: int = 20_000
+    ema_rampup: float = 0.05
+    precision: str = "auto"
+    seed: int = 0
+    log_every: int = 3_200
+    save_every: int = 64_000
+
+    def __post_init__(self):
+        for name in ("images", "batch_size", "log_every", "save_every"):
+            check_count(f"training.{name}", getattr(self, name))
+        for name in ("warmup", "ema_half_life", "seed"):
+            check_count(f"training.{name}", getattr(self, name), minimum=0)
+        check_number("training.learning_rate", self.learning_rate, above=0)
+        check_number("training.ema_rampup", self.ema_rampup, above=0)
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"training.precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A model and how it is trained. `sigma_data` serves the preconditioning and the loss alike."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    sigma_data: float = 0.5
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+
+def config_names():
+    """The names of the configurations that come with the package."""
+    return sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+
+
+def load_config(name_or_path, overrides=()):
+    """The configuration of that name (`config_names()`) or in that YAML file, with "section.key=value" overrides applied.
+
+    Raises `ConfigError` for a file that is missing or no YAML, an unknown key or name (the nearest valid one is
+    given) and a value of the wrong type.
+    """
+    path = CONFIG_FOLDER / f"{name_or_path}.yaml"
+    if str(name_or_path) not in config_names():
+        path = Path(name_or_path).expanduser()
+        if not path.is_file():
+            hint = _nearest(str(name_or_path), config_names())
+            raise ConfigError(f"There is no configuration {str(name_or_path)!r}{hint}; there are {', '.join(config_names())}, or give a file.")
+    tree = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"{override!r} is no setting; write it as section.key=value, such as training.batch_size=32.")
+        *sections, last = key.strip().split(".")
+        branch = tree
+        for section in sections:
+            branch = branch.setdefault(section, {})
+            if not isinstance(branch, dict):
+                raise ConfigError(f"{key}: {section} is a value, not a section.")
+        branch[last] = _parse(value, override)
+    return config_from_dict(tree, str(name_or_path))
+
+
+def config_from_dict(tree, source="configuration"):
+    """A `Config` out of nested dictionaries, checked strictly; the inverse of `config_to_dict`."""
+    return _build(Config, tree, source, "")
+
+
+def config_to_dict(config):
+    """Nested dictionaries of plain values, ready for YAML or JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without silent surprises: a key given twice is an error, and 1e-3 is a number."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ConfigError(f"{key} is given twice in the section that starts on line {node.start_mark.line + 1}; keep one.")
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text, source):
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+
+
+def _nearest(word, words):
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _build(cls, tree, source, where):
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{source}: {where.rstrip('.') or 'the file'} is {tree!r}; it must be a section with keys.")
+    kinds = typing.get_type_hints(cls)
+    values = {}
+    for key, value in tree.items():
+        if key not in kinds:
+            raise ConfigError(f"{source}: unknown key {where}{key}{_nearest(str(key), kinds)}. Valid keys: {', '.join(kinds)}.")
+        if dataclasses.is_dataclass(kinds[key]):
+            values[key] = _build(kinds[key], value, source, f"{where}{key}.")
+        else:
+            values[key] = _convert(kinds[key], value, source, f"{where}{key}")
+    return cls(**values)
+
+
+def _convert(kind, value, source, where):
+    if isinstance(kind, types.GenericAlias):  # tuple[int, ...]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{source}: {where} is {value!r}; it must be a list such as [1, 2].")
+        return tuple(_convert(typing.get_args(kind)[0], entry, source, where) for entry in value)
+    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            value = float(value)
+        except ValueError:
+            pass
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
+        raise ConfigError(f"{source}: {where} is {value!r}; it must be {word}.")
+    return value

@@ -1,0 +1,242 @@
+"""Images as one uint8 tensor on the device; batches are cut and normalised there.
+
+MNIST comes with the repository and needs no network. Two environment variables move things elsewhere:
+`EDM_LESSON_DATA`, the folder that holds `MNIST/raw` and `pretrained` (default: `data/` of the repository), and
+`EDM_LESSON_CACHE`, where archives are extracted and downloads kept (default: `~/.cache/edm_lesson`).
+"""
+
+import gzip
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from edm_lesson.checks import check_count
+
+# SHA-256 of the canonical MNIST archives (data/README.md).
+MNIST_ARCHIVES = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+class DataError(RuntimeError):
+    """A data file is missing, damaged or can't be fetched; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """A data set: `pixels` uint8 (N, C, H, W) and `labels` int64 (N,), on one device.
+
+    `offset` is 0, or the mean that is subtracted from normalised images so that they are centred: one number a channel.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    offset: tuple[float, ...] = (0.0,)
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def to(self, device):
+        """The same images on another device."""
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
+    def batch(self, indices=slice(None)):
+        """The images at `indices` as float32 in [-1, 1], less the offset: (B, C, H, W)."""
+        return normalise(self.pixels[indices], self.offset)
+
+    def padded(self, img_resolution):
+        """The same images with a border of 0 (black) around them, `img_resolution` pixels wide and high.
+
+        Raises `ValueError` where they are larger than that already.
+        """
+        height, width = self.pixels.shape[-2:]
+        check_count("img_resolution", img_resolution, minimum=max(height, width))
+        down, right = img_resolution - height, img_resolution - width
+        return replace(self, pixels=F.pad(self.pixels, (right // 2, right - right // 2, down // 2, down - down // 2)))
+
+    def centred(self):
+        """The same images with their mean, channel by channel, as offset, so that batches have mean 0."""
+        mean = self.pixels.double().mean(dim=(0, 2, 3)) / 127.5 - 1
+        return replace(self, offset=tuple(mean.tolist()))
+
+    def statistics(self):
+        """Mean, standard deviation and root mean square of the normalised pixels, as a dictionary of numbers."""
+        counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in self.pixels.unbind(1)]).double()
+        values = normalise(torch.arange(256), (0.0,)).double() - torch.tensor(self.offset, dtype=torch.float64)[:, None]
+        shares = counts.cpu() / counts.sum().cpu()
+        mean, square = (shares * values).sum().item(), (shares * values**2).sum().item()
+        return {"mean": mean, "std": (square - mean**2) ** 0.5, "rms": square**0.5}
+
+
+def normalise(pixels, offset=(0.0,)):
+    """uint8 pixels to float32 in [-1, 1], less the `offset` of each channel; the inverse of `to_uint8`."""
+    x = pixels.float() / 127.5 - 1
+    return x - x.new_tensor(offset).reshape(-1, 1, 1) if any(offset) else x
+
+
+def to_uint8(x, offset=(0.0,)):
+    """Images in [-1, 1], less their `offset`, to uint8 pixels of the same shape; what lies outside is clipped."""
+    x = x.float() + x.new_tensor(offset, dtype=torch.float32).reshape(-1, 1, 1)
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def default_device():
+    """The best device there is: "cuda", else "mps" (Apple), else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def data_folder():
+    """The folder of shipped files: `EDM_LESSON_DATA`, or `data/` beside the package in the repository."""
+    return Path(os.environ.get("EDM_LESSON_DATA") or Path(__file__).resolve().parent.parent / "data").expanduser()
+
+
+def cache_folder():
+    """The folder for extracted and downloaded files: `EDM_LESSON_CACHE`, or `~/.cache/edm_lesson`."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("EDM_LESSON_CACHE") or f"{base}/edm_lesson").expanduser()
+
+
+def load_images(name, split="train", *, img_resolution=None, img_channels=None, centre=False, device="cpu"):
+    """A data set as one uint8 tensor.
+
+    Parameters
+    ----------
+    name : "mnist" (shipped; no network), "fashion_mnist" or "cifar10" (downloaded), a folder of pictures (its
+        subfolders, if any, are the classes), or an `.npz` file with `images`, uint8 (N, C, H, W).
+    split : "train" or "test"; folders and `.npz` files have no splits and are taken whole.
+    img_resolution : the named sets are padded with black to this size; pictures of a folder are scaled and cropped
+        to it. Default: as they are.
+    img_channels : 1 or 3; pictures of a folder are converted. Default: as they are (folders: 3).
+    centre : subtract the mean from every batch.
+
+    Raises `ValueError` for an unknown name, split or size, and `DataError` where a file is missing or damaged.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split is {split!r}; it must be 'train' or 'test'.")
+    if img_channels not in (None, 1, 3):
+        raise ValueError(f"img_channels is {img_channels!r}; it must be 1 or 3.")
+    if name in ("mnist", "fashion_mnist", "cifar10"):
+        images = _load_named(name, split)
+    elif Path(name).expanduser().is_dir():
+        images = _load_folder(Path(name).expanduser(), img_resolution, img_channels or 3)
+    elif str(name).endswith(".npz"):
+        images = _load_npz(Path(name).expanduser())
+    else:
+        raise ValueError(f"There is no data set {str(name)!r}: give mnist, fashion_mnist, cifar10, a folder of pictures or an .npz file.")
+    if img_channels not in (None, images.pixels.shape[1]):
+        raise ValueError(f"{name} has {images.pixels.shape[1]} channel(s), and img_channels is {img_channels}.")
+    if img_resolution is not None:
+        images = images.padded(img_resolution)
+    return (images.centred() if centre else images).to(device)
+
+
+def _load_named(name, split):
+    from torchvision import datasets  # takes a second, so only where it is needed
+
+    train = split == "train"
+    try:
+        if name == "cifar10":
+            dataset = _download(name, datasets.CIFAR10, train)
+            return Images(torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets))
+        dataset_class = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[name]
+        folder = Path(dataset_class.__name__, "raw")
+        digests = MNIST_ARCHIVES if name == "mnist" else dict(dataset_class.resources)
+        archives = data_folder() / folder
+        if not all((archives / file).is_file() for file in digests):
+            archives = cache_folder() / folder
+        if not all((archives / file).is_file() for file in digests):
+            _download(name, dataset_class, train)
+        for file, digest in digests.items():
+            _extract(archives / file, digest, cache_folder() / folder / Path(file).stem)
+        dataset = dataset_class(cache_folder(), train=train)
+    except OSError as error:
+        raise DataError(f"Can't use the cache ({error}): set EDM_LESSON_CACHE to a folder with space that you can write to.") from error
+    return Images(dataset.data[:, None].contiguous(), dataset.targets.long())
+
+
+def _download(name, dataset_class, train):
+    """The torchvision data set, downloaded into the cache where it is not there yet; torchvision checks the MD5s."""
+    try:
+        return dataset_class(cache_folder(), train=train, download=True)
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError) as error:  # no network, a proxy, a damaged download
+        if hasattr(dataset_class, "url"):
+            address, place = dataset_class.url, cache_folder()
+        else:
+            address, place = dataset_class.mirrors[0], cache_folder() / dataset_class.__name__ / "raw"
+        raise DataError(
+            f"{name} is not on this machine and could not be downloaded ({str(error).strip()}). Fetch it by hand from "
+            f"{address} and put the archive(s), as they are, into {place}."
+        ) from error
+
+
+def _digest(data, expected):
+    """The digest of `data` in the algorithm that `expected` is written in: SHA-256 (64 digits) or MD5 (32)."""
+    return hashlib.new("sha256" if len(expected) == 64 else "md5", data, usedforsecurity=False).hexdigest()
+
+
+def _verify(path, data, expected, remedy):
+    found = _digest(data, expected)
+    if found != expected:
+        raise DataError(f"{path} is damaged or was changed: its digest is {found}, expected {expected}. {remedy}")
+
+
+def _extract(archive, expected, target):
+    """Verify `archive`, extract it to `target` where that is missing, and verify `target` against it."""
+    packed = archive.read_bytes()
+    _verify(archive, packed, expected, "Restore the file (in a checkout: git checkout -- data), or delete it and fetch it again.")
+    content = gzip.decompress(packed)
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+            file.write(content)
+        os.replace(file.name, target)  # whole or not at all
+    _verify(target, target.read_bytes(), hashlib.sha256(content).hexdigest(), "Delete it: it is extracted again from the archive.")
+
+
+def _load_folder(folder, img_resolution, img_channels):
+    """Pictures as (N, C, H, W), scaled so that the shorter side fits and cropped to the centre."""
+    from PIL import Image, ImageOps
+
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise DataError(f"There is no picture in {folder}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}, in subfolders too.")
+    classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
+    pixels, labels = [], []
+    for path in files:
+        try:
+            with Image.open(path) as picture:
+                picture = picture.convert("L" if img_channels == 1 else "RGB")
+        except OSError as error:
+            raise DataError(f"{path} can't be read as a picture ({error}). Repair it or take it out of the folder.") from error
+        if img_resolution:
+            picture = ImageOps.fit(picture, (img_resolution, img_resolution), Image.Resampling.LANCZOS)
+        elif pixels and picture.size != pixels[0].shape[1::-1]:
+            raise ValueError(f"{path} is {picture.size[0]}×{picture.size[1]}, {files[0]} is another size: give img_resolution.")
+        pixels.append(np.asarray(picture).reshape(picture.size[1], picture.size[0], img_channels))
+        labels.append(classes.index(path.relative_to(folder).parts[0]) if path.parent != folder else 0)
+    return Images(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
+
+
+def _load_npz(path):
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            images, labels = archive["images"], archive["labels"] if "labels" in archive else None
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} can't be read as an .npz file with an array `images` ({error}).") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+        raise DataError(f"images in {path} is {images.dtype} {images.shape}; it must be uint8 (N, 1 or 3, height, width).")
+    return Images(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.long) if labels is None else torch.from_numpy(labels).long())

@@ -1,0 +1,127 @@
+"""The lesson U-Net: the smallest network F that makes good digits."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edm_lesson.checks import check_count, check_number
+from edm_lesson.networks.layers import PositionalEmbedding, ResidualBlock, group_norm, zero_init
+
+
+class LessonUNet(nn.Module):
+    """A U-Net F(x; c_noise) with one skip connection a block.
+
+    Parameters
+    ----------
+    img_resolution, img_channels : size (28 or 32, or any that `patch_size` * 2^(levels - 1) divides) and channels
+        of the images.
+    label_dim, augment_dim : width of class labels and augmentation labels; 0 for none.
+    model_channels, channel_mult : level l has `model_channels` * `channel_mult[l]` channels and half the
+        resolution of level l - 1.
+    num_blocks : residual blocks a level, in the encoder and in the decoder.
+    attn_resolutions : resolutions at which blocks end with self-attention.
+    patch_size : images are cut into patches of this size first, as in pixel-unshuffle; 1 leaves them whole.
+    dropout : probability, inside the residual blocks.
+
+    Raises `ValueError` for a size that the levels don't divide or an attention resolution that doesn't occur.
+    """
+
+    def __init__(
+        self,
+        img_resolution=28,
+        img_channels=1,
+        label_dim=0,
+        augment_dim=0,
+        model_channels=32,
+        channel_mult=(1, 2, 2),
+        num_blocks=2,
+        attn_resolutions=(7,),
+        patch_size=1,
+        dropout=0.0,
+    ):
+        super().__init__()
+        self.img_resolution, self.img_channels = img_resolution, img_channels
+        self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
+        for name, value, least in [
+            ("img_resolution", img_resolution, 1),
+            ("img_channels", img_channels, 1),
+            ("model_channels", model_channels, 4),
+            ("num_blocks", num_blocks, 1),
+            ("patch_size", patch_size, 1),
+            ("label_dim", label_dim, 0),
+            ("augment_dim", augment_dim, 0),
+        ]:
+            check_count(name, value, least)
+        check_number("dropout", dropout, at_least=0)
+        self.factor = patch_size * 2 ** (len(channel_mult) - 1)
+        if img_resolution % self.factor:
+            raise ValueError(
+                f"img_resolution is {img_resolution}; patches of {patch_size} and {len(channel_mult)} levels need a multiple "
+                f"of {self.factor}. Pad the images, or take fewer levels in channel_mult."
+            )
+        resolutions = [img_resolution // patch_size // 2**level for level in range(len(channel_mult))]
+        unknown = sorted(set(attn_resolutions) - set(resolutions))
+        if unknown:
+            raise ValueError(f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}.")
+
+        widths = [model_channels * mult for mult in channel_mult]
+        emb_channels = 4 * model_channels
+        self.embedding = PositionalEmbedding(model_channels)
+        self.label_embedding = nn.Linear(label_dim, model_channels, bias=False) if label_dim else None
+        self.augment_embedding = nn.Linear(augment_dim, model_channels, bias=False) if augment_dim else None
+        self.mlp = nn.Sequential(
+            nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels), nn.SiLU()
+        )
+
+        def block(in_channels, out_channels, resolution):
+            return ResidualBlock(in_channels, out_channels, emb_channels, dropout, resolution in attn_resolutions)
+
+        pixels = img_channels * patch_size**2
+        self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList()
+        skips, width = [], widths[0]
+        for out, resolution in zip(widths, resolutions, strict=True):
+            level = nn.ModuleList()
+            for _ in range(num_blocks):
+                level.append(block(width, out, resolution))
+                width = out
+                skips.append(out)
+            self.encoder.append(level)
+        self.bottleneck = block(width, width, resolutions[-1])
+        self.decoder = nn.ModuleList()
+        for out, resolution in zip(reversed(widths), reversed(resolutions), strict=True):
+            level = nn.ModuleList()
+            for _ in range(num_blocks):
+                level.append(block(width + skips.pop(), out, resolution))
+                width = out
+            self.decoder.append(level)
+        self.norm_out = group_norm(width)
+        self.conv_out = zero_init(nn.Conv2d(width, pixels, 3, padding=1))
+
+    def embed(self, c_noise, class_labels=None, augment_labels=None):
+        """What every block is told: noise level, class and augmentation in one vector (B, 4 * model_channels)."""
+        emb = self.embedding(c_noise)
+        if self.label_embedding is not None and class_labels is not None:
+            emb = emb + self.label_embedding(class_labels)
+        if self.augment_embedding is not None and augment_labels is not None:
+            emb = emb + self.augment_embedding(augment_labels)
+        return self.mlp(emb)
+
+    def forward(self, x, c_noise, class_labels=None, augment_labels=None):
+        """F: `x` (B, C, H, W), `c_noise` (B,), one-hot `class_labels`, `augment_labels` -> (B, C, H, W)."""
+        if x.shape[-2] % self.factor or x.shape[-1] % self.factor:
+            raise ValueError(f"x is {tuple(x.shape)}; height and width must be multiples of {self.factor}.")
+        emb = self.embed(c_noise, class_labels, augment_labels)
+        x = self.conv_in(F.pixel_unshuffle(x, self.patch_size))
+        skips = []
+        for depth, level in enumerate(self.encoder):
+            x = F.avg_pool2d(x, 2) if depth else x
+            for block in level:
+                x = block(x, emb)
+                skips.append(x)
+        x = self.bottleneck(x, emb)
+        for depth, level in enumerate(self.decoder):
+            x = F.interpolate(x, scale_factor=2) if depth else x
+            for block in level:
+                x = block(torch.cat([x, skips.pop()], dim=1), emb)
+        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch_size)

@@ -1,0 +1,56 @@
+"""Preconditioning: from the raw network F to the denoiser D (Eq. 7 and Table 1).
+
+D(x; sigma) = c_skip * x + c_out * F(c_in * x; c_noise)
+"""
+
+import torch
+from torch import nn
+
+from edm_lesson.checks import check_images, check_labels, check_number, check_sigma
+
+
+class EDMPrecond(nn.Module):
+    """EDM's preconditioning: unit variance in, unit variance out, at every noise level (Table 1, EDM).
+
+    `network(x, c_noise, class_labels, augment_labels)` is the raw network F; its attributes `img_channels`,
+    `img_resolution` and `label_dim` are taken over where it has them. `sigma_data` is the standard deviation
+    (or RMS) of the training images, in their units. [`sigma_min`, `sigma_max`] is the range of noise levels
+    that samplers may ask for. Raises `ValueError` where `sigma_data` <= 0.
+    """
+
+    def __init__(self, network, sigma_data=0.5, sigma_min=0.0, sigma_max=float("inf")):
+        super().__init__()
+        check_number("sigma_data", sigma_data, above=0)
+        self.network, self.sigma_data = network, sigma_data
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.img_channels = getattr(network, "img_channels", None)
+        self.img_resolution = getattr(network, "img_resolution", None)
+        self.label_dim = getattr(network, "label_dim", 0)
+
+    def coefficients(self, sigma):
+        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, EDM)."""
+        total = (sigma**2 + self.sigma_data**2).sqrt()
+        c_skip = self.sigma_data**2 / total**2
+        c_out = sigma * self.sigma_data / total
+        c_in = 1 / total
+        c_noise = sigma.log() / 4
+        return c_skip, c_out, c_in, c_noise
+
+    def forward(self, x, sigma, class_labels=None, augment_labels=None):
+        """The denoised images D(x; sigma), float32 (B, C, H, W) (Eq. 7).
+
+        `x` (B, C, H, W); `sigma` a number, (B,) or (B, 1, 1, 1), positive; `class_labels` None, integers (B,) or
+        one-hot (B, label_dim); `augment_labels` None or (B, augment_dim). Raises `ValueError` for other shapes
+        and, for numbers and CPU tensors, other values.
+        """
+        check_images(x, self.img_channels)
+        x = x.float()
+        sigma = check_sigma(sigma, x)
+        class_labels = check_labels(class_labels, self.label_dim, x)
+        c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
+        F = self.network(c_in * x, c_noise.flatten(), class_labels, augment_labels)
+        return c_skip * x + c_out * F.float()  # Eq. 7
+
+    def round_sigma(self, sigma):
+        """The nearest noise level that the network knows: `sigma` itself, for EDM knows them all."""
+        return torch.as_tensor(sigma)

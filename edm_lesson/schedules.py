@@ -1,0 +1,87 @@
+"""Noise levels: where a sampler stops on its way from pure noise to an image (Table 1, "time steps").
+
+Every function returns float64 levels of shape (num_steps + 1,) on the CPU, descending, the last one 0.
+sigma is the standard deviation of the noise, in the units of the images (which live in [-1, 1]).
+"""
+
+import math
+
+import torch
+
+from edm_lesson.checks import check_count, check_levels, check_number
+
+
+def edm_sigmas(num_steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
+    """The levels of EDM: evenly spaced once the `rho`-th root is taken (Eq. 5).
+
+    `num_steps` >= 1; with one step the levels are `sigma_max` and 0. Raises `ValueError` where `num_steps` is
+    not a whole number of at least 1, 0 < `sigma_min` < `sigma_max` does not hold, or `rho` <= 0.
+    """
+    check_levels(num_steps, sigma_min, sigma_max, rho)
+    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    lo, hi = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    sigmas = (hi + ramp * (lo - hi)) ** rho  # Eq. 5
+    return torch.cat([sigmas, sigmas.new_zeros(1)])  # sigma_N = 0
+
+
+def vp_sigmas(num_steps, beta_d=19.9, beta_min=0.1, epsilon_s=1e-3):
+    """The levels of the variance-preserving SDE: time evenly spaced from 1 to `epsilon_s` (Table 1, VP).
+
+    With the defaults from 152.16697 to 0.010486. Raises `ValueError` where `num_steps` is not a whole number of
+    at least 1, `beta_d` or `beta_min` is negative or both are 0, or `epsilon_s` is outside (0, 1).
+    """
+    check_count("num_steps", num_steps)
+    check_number("beta_d", beta_d, at_least=0)
+    check_number("beta_min", beta_min, at_least=0)
+    check_number("epsilon_s", epsilon_s, above=0)
+    if epsilon_s >= 1 or beta_d + beta_min == 0:
+        raise ValueError(f"epsilon_s is {epsilon_s!r} and beta_d + beta_min is {beta_d + beta_min!r}; "
+                         "epsilon_s must be below 1 and the sum above 0.")
+    t = 1 + torch.linspace(0, 1, num_steps, dtype=torch.float64) * (epsilon_s - 1)
+    sigmas = torch.expm1(beta_d * t**2 / 2 + beta_min * t).sqrt()  # expm1: exp(.) - 1 loses small sigma
+    return torch.cat([sigmas, sigmas.new_zeros(1)])
+
+
+def ve_sigmas(num_steps, sigma_min=0.02, sigma_max=100.0):
+    """The levels of the variance-exploding SDE: a geometric sequence (Table 1, VE).
+
+    Raises `ValueError` as `edm_sigmas` does.
+    """
+    check_levels(num_steps, sigma_min, sigma_max)
+    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    t = sigma_max**2 * (sigma_min**2 / sigma_max**2) ** ramp
+    return torch.cat([t.sqrt(), t.new_zeros(1)])  # sigma(t) = sqrt(t)
+
+
+def iddpm_table(C_1=0.001, C_2=0.008, M=1000):
+    """The noise levels u_0 > u_1 > ... > u_M = 0 on which an iDDPM network is trained: float64 (M + 1,) (Table 1).
+
+    With the defaults from 20291.17 to u_999 = 0.00642.
+    """
+    check_count("M", M)
+    check_number("C_1", C_1, above=0)
+    check_number("C_2", C_2, above=0)
+
+    def alpha_bar(j):
+        return math.sin(math.pi / 2 * j / (M * (C_2 + 1))) ** 2
+
+    u = [0.0]
+    for j in range(M, 0, -1):
+        u.append(math.sqrt((u[-1] ** 2 + 1) / max(alpha_bar(j - 1) / alpha_bar(j), C_1) - 1))
+    return torch.tensor(u[::-1], dtype=torch.float64)
+
+
+def iddpm_sigmas(num_steps, C_1=0.001, C_2=0.008, M=1000, j0=8):
+    """The levels of iDDPM: evenly spaced indices into `iddpm_table`, starting at `j0` (Table 1, iDDPM + DDIM).
+
+    `j0` = 8 leaves out the levels above 81. Raises `ValueError` where `num_steps` is not a whole number from
+    1 to `M` - `j0` (more would visit a level twice) or `j0` is not in [0, `M`).
+    """
+    check_count("num_steps", num_steps)
+    check_count("j0", j0, minimum=0)
+    if num_steps > M - j0:
+        raise ValueError(f"num_steps is {num_steps}, but the table has {max(M - j0, 0)} levels from j0 = {j0} on; take fewer steps.")
+    ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
+    index = (j0 + ramp * (M - 1 - j0) + 0.5).floor().long()
+    u = iddpm_table(C_1, C_2, M)
+    return torch.cat([u[index], u[-1:]])  # u_M = 0

@@ -1,0 +1,250 @@
+"""Training: one step, the moving average of the weights, and a loop that can be interrupted at any image.
+
+All that is random in a step (which images, sigma, noise, dropout) follows from the seed and the number of
+the step, so a run that is resumed ends with the weights of one that was never stopped.
+"""
+
+import csv
+import math
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import yaml
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
+from tqdm.auto import tqdm
+
+from edm_lesson.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from edm_lesson.config import config_to_dict
+from edm_lesson.data import default_device
+from edm_lesson.designs import build_denoiser, build_loss
+
+
+def ema_decay(batch_size, half_life, images_seen=None, rampup=0.05):
+    """The EMA's decay for one step of `batch_size` images: 1/2 ** (batch_size / half_life), in [0, 1).
+
+    After `half_life` images half of what was there before is left. With `images_seen` the half-life is at
+    most `rampup` times that, so that the first, useless weights are soon forgotten.
+    """
+    if images_seen is not None:
+        half_life = min(half_life, rampup * images_seen)
+    return 0.5 ** (batch_size / half_life) if half_life > 0 else 0.0
+
+
+def make_ema(model, decay):
+    """A copy of `model` whose `update_parameters(model)` keeps `decay()` of itself and takes the rest from `model`."""
+
+    def average(averaged, current, _):
+        torch._foreach_lerp_(averaged, current, 1 - decay())
+
+    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=False)
+    ema.n_averaged += 1  # the start counts as the first value: torch would overwrite it instead
+    return ema.requires_grad_(False)
+
+
+def learning_rate_share(images_seen, settings):
+    """The share of the learning rate that is due after `images_seen` images: a linear rise over `settings.warmup`
+    images, then along a cosine down to 0 at `settings.images`."""
+    rise = min((images_seen + settings.batch_size) / settings.warmup, 1.0) if settings.warmup else 1.0
+    return rise * 0.5 * (1 + math.cos(math.pi * min(images_seen / settings.images, 1.0)))
+
+
+def train_step(denoiser, loss, optimizer, images, class_labels=None, autocast=None, scaler=None):
+    """One step down the loss on a batch of clean images (B, C, H, W); returns the loss, still on the device.
+
+    `autocast` is a context for the forward pass in half precision, `scaler` a `torch.amp.GradScaler` for float16.
+    """
+    scaler = scaler or torch.amp.GradScaler(enabled=False)
+    with autocast or torch.autocast(images.device.type, enabled=False):
+        value = loss(denoiser, images, class_labels).mean()
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(value).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    return value.detach()
+
+
+def choose_precision(precision, device):
+    """The dtype that "auto" stands for on `device`, or the one that `precision` names.
+
+    bf16 where the hardware multiplies it (Ampere GPUs and newer, CPUs with AMX), fp16 on older GPUs, else float32.
+    """
+    named = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision in named:
+        return named[precision]
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+def batch_indices(step, batch_size, num_images, seed=0):
+    """Which images make up batch number `step`: the data set in a new random order every time round, int64 (batch_size,)."""
+    start, stop = step * batch_size, (step + 1) * batch_size
+    first = start // num_images
+    orders = [_epoch_order(num_images, epoch, seed) for epoch in range(first, (stop - 1) // num_images + 1)]
+    return torch.cat(orders)[start - first * num_images : stop - first * num_images]
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(num_images, epoch, seed):
+    return torch.randperm(num_images, generator=torch.Generator().manual_seed(_mix(seed, epoch)))
+
+
+def _mix(seed, number):
+    """A seed for each pair of numbers; neighbours give unrelated streams, and all 32 bits that torch uses on the CPU vary."""
+    return (seed * 0x9E3779B1 + number * 0x85EBCA77 + 0x1B873593) % 2**32
+
+
+class Trainer:
+    """Everything that training changes, in one place: weights, their average, the optimiser, and how many images were seen.
+
+    `Trainer(config, images)` starts anew. `train()` goes on to the end of `config.training.images`, or to `until`;
+    it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives `config.yaml`, `log.csv` and
+    `checkpoint.safetensors`, and `resume()` takes up what it holds. `denoiser` is being trained, `ema_denoiser`
+    is its moving average, which makes the better images.
+    """
+
+    def __init__(self, config, images, run_dir=None, device=None):
+        self.config, self.run_dir = config, Path(run_dir) if run_dir else None
+        self.device = torch.device(device or default_device())
+        expected = (config.data.img_channels, config.data.img_resolution, config.data.img_resolution)
+        if tuple(images.pixels.shape[1:]) != expected:
+            raise ValueError(f"The images are {tuple(images.pixels.shape[1:])} (channels, height, width), but the configuration says {expected}.")
+        if config.network.label_dim and int(images.labels.max()) >= config.network.label_dim:
+            raise ValueError(f"The labels go up to {int(images.labels.max())}; network.label_dim is {config.network.label_dim}, and must be larger.")
+        self.images = images.to(self.device)
+        self.images_seen, self.losses = 0, []
+
+        settings = config.training
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_mix(settings.seed, 0))
+            denoiser = build_denoiser(config)
+        self.denoiser = denoiser.to(self.device, memory_format=torch.channels_last)
+        self.ema = make_ema(self.denoiser, lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup))
+        self.loss = build_loss(config)
+        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), settings.learning_rate, fused=self.device.type != "mps")
+        self.scheduler = LambdaLR(self.optimizer, lambda step: learning_rate_share(step * settings.batch_size, settings))
+        self.dtype = choose_precision(settings.precision, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    @property
+    def ema_denoiser(self):
+        """The averaged denoiser, in evaluation mode."""
+        return self.ema.module.eval()
+
+    def step(self):
+        """Train on the next batch; returns its loss, on the device."""
+        settings = self.config.training
+        number = self.images_seen // settings.batch_size
+        indices = batch_indices(number, settings.batch_size, len(self.images), settings.seed).to(self.device)
+        labels = self.images.labels[indices] if self.config.network.label_dim else None
+        autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        torch.manual_seed(_mix(settings.seed, number + 1))
+        self.denoiser.train()
+        value = train_step(self.denoiser, self.loss, self.optimizer, self.images.batch(indices), labels, autocast, self.scaler)
+        self.images_seen += settings.batch_size
+        self.scheduler.step()
+        self.ema.update_parameters(self.denoiser)
+        return value
+
+    def train(self, until=None, callback=None, progress=True):
+        """Train until `until` images were seen (default: all that the configuration asks for); returns self.
+
+        Every `log_every` images the mean loss since the last time is appended to `losses` and to `log.csv` and
+        `callback(self)` is called; every `save_every`, at the end and on Ctrl-C a checkpoint is saved.
+        """
+        settings = self.config.training
+        until = min(until or settings.images, settings.images)
+        devices = [self.device] if self.device.type == "cuda" else []
+        total, count, started = torch.zeros((), device=self.device), 0, time.perf_counter()
+        bar = tqdm(total=until, initial=min(self.images_seen, until), unit="image", unit_scale=True, disable=not progress)
+        try:
+            with torch.random.fork_rng(devices), bar:
+                while self.images_seen < until:
+                    total += self.step()
+                    count += 1
+                    bar.update(settings.batch_size)
+                    if self._passed(settings.log_every) or self.images_seen >= until:
+                        self._log((total / count).item(), time.perf_counter() - started)
+                        total, count, started = torch.zeros_like(total), 0, time.perf_counter()
+                        bar.set_postfix(loss=f"{self.losses[-1][1]:.4f}")
+                        if callback is not None:
+                            callback(self)
+                    if self._passed(settings.save_every):
+                        self.save()
+        finally:
+            self.save()
+        return self
+
+    def _passed(self, every):
+        """Whether the last step reached a multiple of `every` images."""
+        return self.images_seen // every > (self.images_seen - self.config.training.batch_size) // every
+
+    def _log(self, loss, seconds):
+        self.losses.append((self.images_seen, loss))
+        if self.run_dir:
+            path = self.run_dir / "log.csv"
+            fresh = not path.exists()
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            with open(path, "a", newline="") as file:
+                writer = csv.writer(file)
+                if fresh:
+                    writer.writerow(["images", "loss", "learning_rate", "seconds"])
+                writer.writerow([self.images_seen, f"{loss:.6f}", f"{self.scheduler.get_last_lr()[0]:.3e}", f"{seconds:.2f}"])
+
+    def save(self, path=None):
+        """Write all that is needed to go on to `path` (default: the run's checkpoint; nothing without a `run_dir`)."""
+        if path is None and self.run_dir is None:
+            return
+        tensors = {f"model.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(tensor) for name, tensor in moments.items()}
+        save_checkpoint(
+            path or self.run_dir / "checkpoint.safetensors",
+            self.config,
+            tensors,
+            images_seen=self.images_seen,
+            offset=list(self.images.offset),
+            losses=self.losses,
+            param_groups=self.optimizer.state_dict()["param_groups"],
+            scheduler=self.scheduler.state_dict(),
+            scaler=self.scaler.state_dict(),
+        )
+        if self.run_dir:
+            (self.run_dir / "config.yaml").write_text(yaml.safe_dump(config_to_dict(self.config), sort_keys=False))
+
+    def save_denoiser(self, path):
+        """Write the averaged denoiser alone, for sampling: a quarter of the size of a full checkpoint."""
+        tensors = {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
+        save_checkpoint(path, self.config, tensors, images_seen=self.images_seen, offset=list(self.images.offset))
+
+    def resume(self):
+        """Take up training where the run's checkpoint left off; returns self.
+
+        Raises `CheckpointError` where there is none, or where it belongs to another configuration.
+        """
+        checkpoint = load_checkpoint(self.run_dir / "checkpoint.safetensors")
+        theirs, ours = config_to_dict(checkpoint.config), config_to_dict(self.config)
+        for section in ours:
+            if theirs[section] != ours[section]:
+                raise CheckpointError(
+                    f"The run in {self.run_dir} was started with {section} {theirs[section]}, and this one has {ours[section]}. "
+                    "Resume with the same configuration, or choose another folder."
+                )
+        self.denoiser.load_state_dict(checkpoint.part("model"))
+        self.ema.module.load_state_dict(checkpoint.part("ema"))
+        parameters, state = list(self.denoiser.parameters()), {}
+        for name, tensor in checkpoint.part("optimizer").items():
+            index, moment = name.split(".")
+            if tensor.ndim:  # fused Adam walks through memory: moments must be laid out like their parameter
+                tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
+            state.setdefault(int(index), {})[moment] = tensor
+        self.optimizer.load_state_dict({"state": state, "param_groups": checkpoint.state["param_groups"]})
+        self.scheduler.load_state_dict(checkpoint.state["scheduler"])
+        self.scaler.load_state_dict(checkpoint.state["scaler"])
+        self.images_seen, self.losses = checkpoint.state["images_seen"], [tuple(entry) for entry in checkpoint.state["losses"]]
+        return self
