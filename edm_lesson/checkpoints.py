@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path, config, tensors, **state):
-    """Write named `tensors`, the `config` and plain values to `path`, replacing what was there only once all is written.
+    """Write named `tensors`, the `config` and plain values to `path`, replacing an older file only once all is written.
 
     Raises `CheckpointError` where the file can't be written; what was there before is kept.
     """
@@ -56,7 +56,9 @@ def save_checkpoint(path, config, tensors, **state):
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise CheckpointError(f"Can't write {path} ({error}). What was there before is unchanged; make room or choose another place.") from error
+        raise CheckpointError(
+            f"Can't write {path} ({error}). What was there before is unchanged; make room or choose another place."
+        ) from error
 
 
 def load_checkpoint(path):
@@ -72,12 +74,19 @@ def load_checkpoint(path):
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no checkpoint, or it is cut short ({error}). Take an earlier copy, or train again.") from error
+        raise CheckpointError(
+            f"{path} is no checkpoint, or was cut short ({error}). Take an earlier copy, or train again."
+        ) from error
     if "edm_lesson" not in metadata:
-        raise CheckpointError(f"{path} was not written by edm_lesson: its configuration is missing. Load such weights into a network by hand.")
+        raise CheckpointError(
+            f"{path} was not written by edm_lesson: its configuration is missing. Load its weights by hand."
+        )
     found = _digest(metadata["edm_lesson"], tensors)
     if found != metadata.get("digest"):
-        raise CheckpointError(f"{path} is damaged or was changed: its digest is {found}, expected {metadata.get('digest')}. Take an earlier copy.")
+        raise CheckpointError(
+            f"{path} is damaged or was changed: its digest is {found}, expected {metadata.get('digest')}. "
+            "Take an earlier copy."
+        )
     header = json.loads(metadata["edm_lesson"])
     return Checkpoint(config_from_dict(header["config"], str(path)), tensors, header["state"])
 
@@ -97,13 +106,17 @@ def load_denoiser(name_or_path, device=None):
 
 
 def find_checkpoint(name_or_path):
-    """The file that "lesson", the folder of a run or a path stand for. Raises `CheckpointError` where a shipped one is missing."""
+    """The file that "lesson", the folder of a run or a path stand for.
+
+    Raises `CheckpointError` where a shipped one is missing.
+    """
     if name_or_path in PRETRAINED:
         path = data_folder() / "pretrained" / f"{name_or_path}.safetensors"
         if not path.is_file():
             raise CheckpointError(
-                f"The pretrained model {name_or_path!r} is not at {path}: it comes with the repository, not with the installed package. "
-                f"Set EDM_LESSON_DATA to the repository's data folder, or train it: edm-lesson train --config {name_or_path} --out runs/{name_or_path}"
+                f"The pretrained model {name_or_path!r} is not at {path}: it comes with the repository, not with the "
+                f"installed package. Set EDM_LESSON_DATA to the repository's data folder, or train it: "
+                f"edm-lesson train --config {name_or_path} --out runs/{name_or_path}"
             )
         return path
     path = Path(name_or_path).expanduser()

@@ -40,7 +40,7 @@ def check_levels(num_steps, sigma_min, sigma_max, rho=1.0):
     check_number("sigma_max", sigma_max, above=0)
     check_number("rho", rho, above=0)
     if sigma_min > sigma_max or (sigma_min == sigma_max and num_steps > 1):
-        raise ValueError(f"sigma_min is {sigma_min!r} and sigma_max is {sigma_max!r}; sigma_min must be the smaller one.")
+        raise ValueError(f"sigma_min is {sigma_min!r} and sigma_max is {sigma_max!r}; sigma_min must be smaller.")
 
 
 def check_churn(S_churn, S_min, S_max, S_noise):
@@ -50,7 +50,9 @@ def check_churn(S_churn, S_min, S_max, S_noise):
     check_number("S_max", S_max, at_least=0, infinite=True)
     check_number("S_noise", S_noise, at_least=0)
     if S_min > S_max:
-        raise ValueError(f"S_min is {S_min!r} and S_max is {S_max!r}; churn happens between them, so S_min must not be larger.")
+        raise ValueError(
+            f"S_min is {S_min!r} and S_max is {S_max!r}; churn happens between them: S_min must not be larger."
+        )
 
 
 def check_images(x, img_channels=None, name="x"):
@@ -62,9 +64,14 @@ def check_images(x, img_channels=None, name="x"):
         raise ValueError(f"{name} has {x.shape[1]} channels, shape {tuple(x.shape)}; this model takes {img_channels}.")
 
 
+def readable(tensor):
+    """Whether the values of `tensor` can be looked at for free: on the CPU, outside a graph that is being compiled."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def check_finite(name, tensor, values=False):
     """Refuse a tensor with NaN or infinite entries; one that is not on the CPU only with `values=True`."""
-    if (values or tensor.device.type == "cpu") and not bool(torch.isfinite(tensor).all()):
+    if (values or readable(tensor)) and not bool(torch.isfinite(tensor).all()):
         raise ValueError(f"{name} contains NaN or infinite values.")
 
 
@@ -76,13 +83,14 @@ def check_sigma(sigma, x):
     """
     if not isinstance(sigma, torch.Tensor):
         check_number("sigma", sigma, above=0)
-    elif sigma.device.type == "cpu" and not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
+    elif readable(sigma) and not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
         bad = sigma[~((sigma > 0) & torch.isfinite(sigma))].flatten()[0].item()
         raise ValueError(f"sigma contains {bad!r}; noise levels must be finite numbers above 0.")
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.numel() != 1 and tuple(sigma.shape) not in {(len(x),), (len(x), 1, 1, 1)}:
         raise ValueError(
-            f"sigma has shape {tuple(sigma.shape)}; for {len(x)} images it must be a number, ({len(x)},) or ({len(x)}, 1, 1, 1)."
+            f"sigma has shape {tuple(sigma.shape)}; for {len(x)} images it must be a number, "
+            f"({len(x)},) or ({len(x)}, 1, 1, 1)."
         )
     return sigma.reshape(-1, 1, 1, 1).expand(len(x), 1, 1, 1)
 
@@ -107,9 +115,11 @@ def check_labels(class_labels, label_dim, x, values=False):
             f"class_labels is {class_labels.dtype} of shape {tuple(class_labels.shape)}; for {batch} images it must be "
             f"integers ({batch},) or one-hot ({batch}, {label_dim})."
         )
-    if values or class_labels.device.type == "cpu":
+    if values or readable(class_labels):
         outside = class_labels[(class_labels < 0) | (class_labels >= label_dim)]
         if len(outside):
-            raise ValueError(f"class_labels contains {outside[0].item()}; this model's classes are 0 to {label_dim - 1}.")
+            raise ValueError(
+                f"class_labels contains {outside[0].item()}; this model's classes are 0 to {label_dim - 1}."
+            )
     classes = torch.arange(label_dim, device=x.device)
     return (class_labels.to(x.device)[:, None] == classes).float()  # F.one_hot would stop a GPU on a bad label

@@ -3,6 +3,7 @@
 Units: images are counted in images (not batches), noise levels in the units of the images.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -101,22 +102,27 @@ def config_names():
 
 
 def load_config(name_or_path, overrides=()):
-    """The configuration of that name (`config_names()`) or in that YAML file, with "section.key=value" overrides applied.
+    """The configuration of that name (`config_names()`) or in that YAML file.
 
-    Raises `ConfigError` for a file that is missing or no YAML, an unknown key or name (the nearest valid one is
-    given) and a value of the wrong type.
+    `overrides` such as "training.batch_size=32" change single settings. Raises `ConfigError` for a file that is
+    missing or no YAML, an unknown key or name (the nearest valid one is given) and a value of the wrong type.
     """
     path = CONFIG_FOLDER / f"{name_or_path}.yaml"
     if str(name_or_path) not in config_names():
         path = Path(name_or_path).expanduser()
         if not path.is_file():
             hint = _nearest(str(name_or_path), config_names())
-            raise ConfigError(f"There is no configuration {str(name_or_path)!r}{hint}; there are {', '.join(config_names())}, or give a file.")
+            raise ConfigError(
+                f"There is no configuration {str(name_or_path)!r}{hint}; "
+                f"there are {', '.join(config_names())}, or give a file."
+            )
     tree = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
-            raise ConfigError(f"{override!r} is no setting; write it as section.key=value, such as training.batch_size=32.")
+            raise ConfigError(
+                f"{override!r} is no setting; write it as section.key=value, such as training.batch_size=32."
+            )
         *sections, last = key.strip().split(".")
         branch = tree
         for section in sections:
@@ -144,7 +150,9 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise ConfigError(f"{key} is given twice in the section that starts on line {node.start_mark.line + 1}; keep one.")
+                raise ConfigError(
+                    f"{key} is given twice in the section that starts on line {node.start_mark.line + 1}; keep one."
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -167,7 +175,9 @@ def _build(cls, tree, source, where):
     values = {}
     for key, value in tree.items():
         if key not in kinds:
-            raise ConfigError(f"{source}: unknown key {where}{key}{_nearest(str(key), kinds)}. Valid keys: {', '.join(kinds)}.")
+            raise ConfigError(
+                f"{source}: unknown key {where}{key}{_nearest(str(key), kinds)}. Keys: {', '.join(kinds)}."
+            )
         if dataclasses.is_dataclass(kinds[key]):
             values[key] = _build(kinds[key], value, source, f"{where}{key}.")
         else:
@@ -181,10 +191,8 @@ def _convert(kind, value, source, where):
             raise ConfigError(f"{source}: {where} is {value!r}; it must be a list such as [1, 2].")
         return tuple(_convert(typing.get_args(kind)[0], entry, source, where) for entry in value)
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
+        with contextlib.suppress(ValueError):
             value = float(value)
-        except ValueError:
-            pass
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:

@@ -134,7 +134,9 @@ def load_images(name, split="train", *, img_resolution=None, img_channels=None, 
     elif str(name).endswith(".npz"):
         images = _load_npz(Path(name).expanduser())
     else:
-        raise ValueError(f"There is no data set {str(name)!r}: give mnist, fashion_mnist, cifar10, a folder of pictures or an .npz file.")
+        raise ValueError(
+            f"There is no data set {str(name)!r}: give mnist, fashion_mnist, cifar10, a folder or an .npz file."
+        )
     if img_channels not in (None, images.pixels.shape[1]):
         raise ValueError(f"{name} has {images.pixels.shape[1]} channel(s), and img_channels is {img_channels}.")
     if img_resolution is not None:
@@ -149,7 +151,9 @@ def _load_named(name, split):
     try:
         if name == "cifar10":
             dataset = _download(name, datasets.CIFAR10, train)
-            return Images(torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets))
+            return Images(
+                torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
+            )
         dataset_class = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[name]
         folder = Path(dataset_class.__name__, "raw")
         digests = MNIST_ARCHIVES if name == "mnist" else dict(dataset_class.resources)
@@ -162,7 +166,9 @@ def _load_named(name, split):
             _extract(archives / file, digest, cache_folder() / folder / Path(file).stem)
         dataset = dataset_class(cache_folder(), train=train)
     except OSError as error:
-        raise DataError(f"Can't use the cache ({error}): set EDM_LESSON_CACHE to a folder with space that you can write to.") from error
+        raise DataError(
+            f"Can't use the cache ({error}): set EDM_LESSON_CACHE to a folder with space that you can write to."
+        ) from error
     return Images(dataset.data[:, None].contiguous(), dataset.targets.long())
 
 
@@ -197,14 +203,24 @@ def _verify(path, data, expected, remedy):
 def _extract(archive, expected, target):
     """Verify `archive`, extract it to `target` where that is missing, and verify `target` against it."""
     packed = archive.read_bytes()
-    _verify(archive, packed, expected, "Restore the file (in a checkout: git checkout -- data), or delete it and fetch it again.")
+    _verify(
+        archive,
+        packed,
+        expected,
+        "Restore the file (in a checkout: git checkout -- data), or delete it and fetch it again.",
+    )
     content = gzip.decompress(packed)
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
             file.write(content)
         os.replace(file.name, target)  # whole or not at all
-    _verify(target, target.read_bytes(), hashlib.sha256(content).hexdigest(), "Delete it: it is extracted again from the archive.")
+    _verify(
+        target,
+        target.read_bytes(),
+        hashlib.sha256(content).hexdigest(),
+        "Delete it: it is extracted again from the archive.",
+    )
 
 
 def _load_folder(folder, img_resolution, img_channels):
@@ -213,7 +229,9 @@ def _load_folder(folder, img_resolution, img_channels):
 
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise DataError(f"There is no picture in {folder}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}, in subfolders too.")
+        raise DataError(
+            f"There is no picture in {folder}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}, in subfolders too."
+        )
     classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
     pixels, labels = [], []
     for path in files:
@@ -221,11 +239,15 @@ def _load_folder(folder, img_resolution, img_channels):
             with Image.open(path) as picture:
                 picture = picture.convert("L" if img_channels == 1 else "RGB")
         except OSError as error:
-            raise DataError(f"{path} can't be read as a picture ({error}). Repair it or take it out of the folder.") from error
+            raise DataError(
+                f"{path} can't be read as a picture ({error}). Repair it or take it out of the folder."
+            ) from error
         if img_resolution:
             picture = ImageOps.fit(picture, (img_resolution, img_resolution), Image.Resampling.LANCZOS)
         elif pixels and picture.size != pixels[0].shape[1::-1]:
-            raise ValueError(f"{path} is {picture.size[0]}×{picture.size[1]}, {files[0]} is another size: give img_resolution.")
+            raise ValueError(
+                f"{path} is {picture.size[0]}×{picture.size[1]}, {files[0]} is another size: give img_resolution."
+            )
         pixels.append(np.asarray(picture).reshape(picture.size[1], picture.size[0], img_channels))
         labels.append(classes.index(path.relative_to(folder).parts[0]) if path.parent != folder else 0)
     return Images(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
@@ -234,9 +256,14 @@ def _load_folder(folder, img_resolution, img_channels):
 def _load_npz(path):
     try:
         with np.load(path, allow_pickle=False) as archive:
-            images, labels = archive["images"], archive["labels"] if "labels" in archive else None
+            images, labels = archive["images"], archive.get("labels")
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{path} can't be read as an .npz file with an array `images` ({error}).") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
-        raise DataError(f"images in {path} is {images.dtype} {images.shape}; it must be uint8 (N, 1 or 3, height, width).")
-    return Images(torch.from_numpy(images), torch.zeros(len(images), dtype=torch.long) if labels is None else torch.from_numpy(labels).long())
+        raise DataError(
+            f"images in {path} is {images.dtype} {images.shape}; it must be uint8 (N, 1 or 3, height, width)."
+        )
+    return Images(
+        torch.from_numpy(images),
+        torch.zeros(len(images), dtype=torch.long) if labels is None else torch.from_numpy(labels).long(),
+    )

@@ -8,7 +8,7 @@ from edm_lesson.checks import check_finite, check_images, check_number, check_si
 class IdealDenoiser:
     """The best possible denoiser for a finite set of images: their mean, weighted by likelihood (Eq. 57).
 
-    `images` (N, C, H, W), N >= 1, floating point. Raises `ValueError` for another shape or values that are not finite.
+    `images` (N, C, H, W), N >= 1, floating point. Raises `ValueError` for anything else, or values not finite.
     """
 
     def __init__(self, images):
@@ -26,12 +26,18 @@ class IdealDenoiser:
         return torch.softmax(-squared_distance / (2 * sigma**2), dim=1)
 
     def __call__(self, x, sigma):
-        """The mean of the images that `x` (B, C, H, W) may have been, like `x` (Eq. 57); `sigma` a number, (B,) or (B, 1, 1, 1)."""
+        """The mean of the images that `x` (B, C, H, W) may have been, like `x` (Eq. 57).
+
+        `sigma` is a number, (B,) or (B, 1, 1, 1).
+        """
         return (self.weights(x, sigma) @ self.images.flatten(1)).reshape(x.shape)  # Eq. 57
 
 
 class GaussianDenoiser:
-    """The exact denoiser of images whose pixels are independent N(`mean`, `std`^2): D = (std^2 x + sigma^2 mean) / (std^2 + sigma^2)."""
+    """The exact denoiser of images whose pixels are independent N(`mean`, `std`^2).
+
+    D = (std^2 x + sigma^2 mean) / (std^2 + sigma^2). Raises `ValueError` where `std` <= 0.
+    """
 
     def __init__(self, mean=0.0, std=0.5):
         check_number("mean", mean)

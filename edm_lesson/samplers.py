@@ -7,8 +7,9 @@ import math
 from itertools import pairwise
 
 import torch
+from tqdm.auto import tqdm
 
-from edm_lesson.checks import check_churn, check_finite, check_images, check_labels, check_levels
+from edm_lesson.checks import check_churn, check_count, check_finite, check_images, check_labels, check_levels
 from edm_lesson.schedules import edm_sigmas
 
 
@@ -39,7 +40,7 @@ def heun_step(denoiser, x, sigma, sigma_next):
 def add_churn(
     x, sigma, num_steps, S_churn, S_min=0.0, S_max=math.inf, S_noise=1.0, randn_like=torch.randn_like, round_sigma=float
 ):
-    """Add fresh noise before a step, so that it starts a little higher: the new x and sigma (Algorithm 2, lines 4 to 6).
+    """Add fresh noise before a step, so that it starts a little higher (Algorithm 2, lines 4 to 6): new x and sigma.
 
     `S_churn` is spread over `num_steps` steps and acts only where `S_min` <= `sigma` <= `S_max`. `S_noise`
     scales the noise; `round_sigma` maps the raised level to one that the denoiser knows.
@@ -132,8 +133,8 @@ def clip_levels(denoiser, sigma_min, sigma_max):
     lowest, highest = float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", math.inf))
     if sigma_min > highest or sigma_max < lowest:
         raise ValueError(
-            f"The sampler was asked for sigma from {sigma_min:g} to {sigma_max:g}, but this denoiser knows only {lowest:g} to "
-            f"{highest:g}; choose sigma_min and sigma_max within that."
+            f"The sampler was asked for sigma from {sigma_min:g} to {sigma_max:g}, but this denoiser knows only "
+            f"{lowest:g} to {highest:g}; choose sigma_min and sigma_max within that."
         )
     return max(sigma_min, lowest), min(sigma_max, highest)
 
@@ -163,5 +164,33 @@ class SeededNoise:
     def randn_like(self, x):
         """Noise like `x`, whose first dimension must be the number of seeds."""
         if len(x) != len(self.generators):
-            raise ValueError(f"x holds {len(x)} images, but there are {len(self.generators)} seeds; they must be as many.")
+            raise ValueError(
+                f"x holds {len(x)} images, but there are {len(self.generators)} seeds; they must be as many."
+            )
         return self.latents(x.shape[1:]).to(x.dtype)
+
+
+def sample_images(denoiser, num_samples, *, seed=0, classes=None, batch_size=64, progress=False, **settings):
+    """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
+
+    Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn. `settings`
+    go to `edm_sampler`. Raises `ValueError` as that does.
+    """
+    check_count("num_samples", num_samples)
+    check_count("batch_size", batch_size)
+    check_count("seed", seed, minimum=0)
+    device = next((parameter.device for parameter in denoiser.parameters()), torch.device("cpu"))
+    shape = (denoiser.img_channels, denoiser.img_resolution, denoiser.img_resolution)
+    batches = []
+    for start in tqdm(range(0, num_samples, batch_size), unit="batch", disable=not progress):
+        numbers = range(start, min(start + batch_size, num_samples))
+        noise = SeededNoise([seed + number for number in numbers], device)
+        labels = (
+            None
+            if classes is None
+            else torch.tensor([classes[number % len(classes)] for number in numbers], device=device)
+        )
+        batches.append(
+            edm_sampler(denoiser, noise.latents(shape), labels, randn_like=noise.randn_like, **settings).float().cpu()
+        )
+    return torch.cat(batches)

@@ -35,8 +35,10 @@ def vp_sigmas(num_steps, beta_d=19.9, beta_min=0.1, epsilon_s=1e-3):
     check_number("beta_min", beta_min, at_least=0)
     check_number("epsilon_s", epsilon_s, above=0)
     if epsilon_s >= 1 or beta_d + beta_min == 0:
-        raise ValueError(f"epsilon_s is {epsilon_s!r} and beta_d + beta_min is {beta_d + beta_min!r}; "
-                         "epsilon_s must be below 1 and the sum above 0.")
+        raise ValueError(
+            f"epsilon_s is {epsilon_s!r} and beta_d + beta_min is {beta_d + beta_min!r}; "
+            "epsilon_s must be below 1 and the sum above 0."
+        )
     t = 1 + torch.linspace(0, 1, num_steps, dtype=torch.float64) * (epsilon_s - 1)
     sigmas = torch.expm1(beta_d * t**2 / 2 + beta_min * t).sqrt()  # expm1: exp(.) - 1 loses small sigma
     return torch.cat([sigmas, sigmas.new_zeros(1)])
@@ -80,7 +82,9 @@ def iddpm_sigmas(num_steps, C_1=0.001, C_2=0.008, M=1000, j0=8):
     check_count("num_steps", num_steps)
     check_count("j0", j0, minimum=0)
     if num_steps > M - j0:
-        raise ValueError(f"num_steps is {num_steps}, but the table has {max(M - j0, 0)} levels from j0 = {j0} on; take fewer steps.")
+        raise ValueError(
+            f"num_steps is {num_steps}, but from j0 = {j0} on the table has {max(M - j0, 0)} levels; take fewer."
+        )
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     index = (j0 + ramp * (M - 1 - j0) + 0.5).floor().long()
     u = iddpm_table(C_1, C_2, M)

@@ -81,7 +81,7 @@ def choose_precision(precision, device):
 
 
 def batch_indices(step, batch_size, num_images, seed=0):
-    """Which images make up batch number `step`: the data set in a new random order every time round, int64 (batch_size,)."""
+    """Which images make up batch number `step`, int64 (batch_size,): every time round in a new random order."""
     start, stop = step * batch_size, (step + 1) * batch_size
     first = start // num_images
     orders = [_epoch_order(num_images, epoch, seed) for epoch in range(first, (stop - 1) // num_images + 1)]
@@ -94,12 +94,12 @@ def _epoch_order(num_images, epoch, seed):
 
 
 def _mix(seed, number):
-    """A seed for each pair of numbers; neighbours give unrelated streams, and all 32 bits that torch uses on the CPU vary."""
+    """A 32-bit seed for a pair of numbers, so that neighbouring steps draw unrelated noise."""
     return (seed * 0x9E3779B1 + number * 0x85EBCA77 + 0x1B873593) % 2**32
 
 
 class Trainer:
-    """Everything that training changes, in one place: weights, their average, the optimiser, and how many images were seen.
+    """Everything that training changes: weights, their average, the optimiser, and how many images were seen.
 
     `Trainer(config, images)` starts anew. `train()` goes on to the end of `config.training.images`, or to `until`;
     it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives `config.yaml`, `log.csv` and
@@ -112,9 +112,12 @@ class Trainer:
         self.device = torch.device(device or default_device())
         expected = (config.data.img_channels, config.data.img_resolution, config.data.img_resolution)
         if tuple(images.pixels.shape[1:]) != expected:
-            raise ValueError(f"The images are {tuple(images.pixels.shape[1:])} (channels, height, width), but the configuration says {expected}.")
-        if config.network.label_dim and int(images.labels.max()) >= config.network.label_dim:
-            raise ValueError(f"The labels go up to {int(images.labels.max())}; network.label_dim is {config.network.label_dim}, and must be larger.")
+            raise ValueError(
+                f"The images are {tuple(images.pixels.shape[1:])} (C, H, W); the configuration says {expected}."
+            )
+        top_label, label_dim = int(images.labels.max()), config.network.label_dim
+        if 0 < label_dim <= top_label:
+            raise ValueError(f"The labels go up to {top_label}; network.label_dim is {label_dim}, and must be larger.")
         self.images = images.to(self.device)
         self.images_seen, self.losses = 0, []
 
@@ -123,10 +126,17 @@ class Trainer:
             torch.manual_seed(_mix(settings.seed, 0))
             denoiser = build_denoiser(config)
         self.denoiser = denoiser.to(self.device, memory_format=torch.channels_last)
-        self.ema = make_ema(self.denoiser, lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup))
+        self.ema = make_ema(
+            self.denoiser,
+            lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup),
+        )
         self.loss = build_loss(config)
-        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), settings.learning_rate, fused=self.device.type != "mps")
-        self.scheduler = LambdaLR(self.optimizer, lambda step: learning_rate_share(step * settings.batch_size, settings))
+        self.optimizer = torch.optim.Adam(
+            self.denoiser.parameters(), settings.learning_rate, fused=self.device.type != "mps"
+        )
+        self.scheduler = LambdaLR(
+            self.optimizer, lambda step: learning_rate_share(step * settings.batch_size, settings)
+        )
         self.dtype = choose_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
@@ -144,7 +154,9 @@ class Trainer:
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
         torch.manual_seed(_mix(settings.seed, number + 1))
         self.denoiser.train()
-        value = train_step(self.denoiser, self.loss, self.optimizer, self.images.batch(indices), labels, autocast, self.scaler)
+        value = train_step(
+            self.denoiser, self.loss, self.optimizer, self.images.batch(indices), labels, autocast, self.scaler
+        )
         self.images_seen += settings.batch_size
         self.scheduler.step()
         self.ema.update_parameters(self.denoiser)
@@ -160,7 +172,9 @@ class Trainer:
         until = min(until or settings.images, settings.images)
         devices = [self.device] if self.device.type == "cuda" else []
         total, count, started = torch.zeros((), device=self.device), 0, time.perf_counter()
-        bar = tqdm(total=until, initial=min(self.images_seen, until), unit="image", unit_scale=True, disable=not progress)
+        bar = tqdm(
+            total=until, initial=min(self.images_seen, until), unit="image", unit_scale=True, disable=not progress
+        )
         try:
             with torch.random.fork_rng(devices), bar:
                 while self.images_seen < until:
@@ -193,7 +207,9 @@ class Trainer:
                 writer = csv.writer(file)
                 if fresh:
                     writer.writerow(["images", "loss", "learning_rate", "seconds"])
-                writer.writerow([self.images_seen, f"{loss:.6f}", f"{self.scheduler.get_last_lr()[0]:.3e}", f"{seconds:.2f}"])
+                writer.writerow(
+                    [self.images_seen, f"{loss:.6f}", f"{self.scheduler.get_last_lr()[0]:.3e}", f"{seconds:.2f}"]
+                )
 
     def save(self, path=None):
         """Write all that is needed to go on to `path` (default: the run's checkpoint; nothing without a `run_dir`)."""
@@ -232,7 +248,7 @@ class Trainer:
         for section in ours:
             if theirs[section] != ours[section]:
                 raise CheckpointError(
-                    f"The run in {self.run_dir} was started with {section} {theirs[section]}, and this one has {ours[section]}. "
+                    f"The run in {self.run_dir} was started with {section} {theirs[section]}, not {ours[section]}. "
                     "Resume with the same configuration, or choose another folder."
                 )
         self.denoiser.load_state_dict(checkpoint.part("model"))
@@ -246,5 +262,8 @@ class Trainer:
         self.optimizer.load_state_dict({"state": state, "param_groups": checkpoint.state["param_groups"]})
         self.scheduler.load_state_dict(checkpoint.state["scheduler"])
         self.scaler.load_state_dict(checkpoint.state["scaler"])
-        self.images_seen, self.losses = checkpoint.state["images_seen"], [tuple(entry) for entry in checkpoint.state["losses"]]
+        self.images_seen, self.losses = (
+            checkpoint.state["images_seen"],
+            [tuple(entry) for entry in checkpoint.state["losses"]],
+        )
         return self

@@ -20,7 +20,10 @@ def zero_init(layer):
 
 
 class PositionalEmbedding(nn.Module):
-    """Sines and cosines of a number (B,) at `num_channels` / 2 frequencies from 1 down to 1/`max_positions`: (B, num_channels)."""
+    """Cosines and sines of c_noise (B,) at `num_channels` / 2 frequencies, from 1 to 1 / `max_positions`.
+
+    Returns (B, `num_channels`).
+    """
 
     def __init__(self, num_channels, max_positions=10000):
         super().__init__()

@@ -56,13 +56,15 @@ class LessonUNet(nn.Module):
         self.factor = patch_size * 2 ** (len(channel_mult) - 1)
         if img_resolution % self.factor:
             raise ValueError(
-                f"img_resolution is {img_resolution}; patches of {patch_size} and {len(channel_mult)} levels need a multiple "
-                f"of {self.factor}. Pad the images, or take fewer levels in channel_mult."
+                f"img_resolution is {img_resolution}; patches of {patch_size} and {len(channel_mult)} levels need "
+                f"a multiple of {self.factor}. Pad the images, or take fewer levels in channel_mult."
             )
         resolutions = [img_resolution // patch_size // 2**level for level in range(len(channel_mult))]
         unknown = sorted(set(attn_resolutions) - set(resolutions))
         if unknown:
-            raise ValueError(f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}.")
+            raise ValueError(
+                f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}."
+            )
 
         widths = [model_channels * mult for mult in channel_mult]
         emb_channels = 4 * model_channels

@@ -1,0 +1,59 @@
+# make course   set up, run every notebook, report times        make lab    JupyterLab on your own copies
+# make test     lint, unit tests, notebooks                     make test-all   everything, everywhere
+# make notebooks   execute and store all notebooks              make clean  remove what running leaves behind
+#
+# Each target first sets up what it needs: in an active conda or virtual environment it installs there,
+# otherwise it makes .venv. PYTHON=python3.12 chooses another interpreter for .venv.
+
+PYTHON ?= python3
+ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
+BIN := $(ENVIRONMENT)/bin
+# The environment is up to date when it was last set up from this folder with this pyproject.toml.
+STAMP := $(ENVIRONMENT)/.edm_lesson
+WANTED := $(CURDIR) $(shell cksum < pyproject.toml)
+PYTEST := $(BIN)/python -m pytest -n 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup course lab notebooks lint unit nbval test test-all clean
+
+help:
+	@sed -n 's/^# \(make.*\)/\1/p' Makefile
+
+setup: $(BIN)/python
+	@if [ "$$(cat "$(STAMP)" 2>/dev/null)" != "$(WANTED)" ]; then \
+		echo "Setting up $(ENVIRONMENT) (a few minutes the first time)"; \
+		"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e ".[notebooks,test]" \
+		&& echo "$(WANTED)" > "$(STAMP)"; \
+	fi
+
+$(BIN)/python:
+	"$(PYTHON)" -m venv "$(ENVIRONMENT)"
+
+course: setup
+	"$(BIN)/edm-lesson" course $(ARGS)
+
+lab: setup
+	"$(BIN)/edm-lesson" lab $(ARGS)
+
+notebooks: setup
+	"$(BIN)/edm-lesson" course --store $(ARGS)
+
+lint: setup
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+
+unit: setup
+	$(PYTEST) tests
+
+# Strict: every stored output is compared with a fresh run. A file's cells stay in one process.
+nbval: setup
+	$(PYTEST) --dist loadfile --nbval --nbval-current-env -p no:cacheprovider notebooks
+
+test: lint unit nbval
+	"$(BIN)/edm-lesson" course --only 00
+
+test-all: lint unit nbval
+	"$(BIN)/edm-lesson" course
+
+clean:
+	rm -rf runs build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,191 @@
+"""The command line: `edm-lesson train`, `sample`, `course` and `lab`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")
+
+
+def main():
+    """Run the command line; what users can mend is told in one sentence, without a traceback."""
+    from edm_lesson.checkpoints import CheckpointError
+    from edm_lesson.course import CourseError
+    from edm_lesson.data import DataError
+
+    try:
+        app()
+    except (ValueError, CheckpointError, CourseError, DataError) as error:
+        sys.exit(f"edm-lesson: {error}")
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str, typer.Option(help="A configuration of the package (lesson, smoke) or a YAML file.")
+    ] = "lesson",
+    out: Annotated[Path, typer.Option(help="Folder for checkpoint, log and samples.")] = Path("runs/lesson"),
+    data: Annotated[
+        str | None, typer.Option(help="mnist, fashion_mnist, cifar10, a folder of pictures or an .npz file.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a setting: section.key=value. May be repeated.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    device: Annotated[str | None, DEVICE] = None,
+):
+    """Train a model; Ctrl-C saves, --resume goes on.
+
+    Example: edm-lesson train --config lesson --out runs/mine --set training.images=100000
+    """
+    from edm_lesson import data as images_of
+    from edm_lesson.checkpoints import CheckpointError, load_checkpoint
+    from edm_lesson.config import load_config
+    from edm_lesson.plots import save_grid
+    from edm_lesson.samplers import sample_images
+    from edm_lesson.training import Trainer
+
+    checkpoint = out / "checkpoint.safetensors"
+    if checkpoint.exists() and not resume:
+        raise CheckpointError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
+    if resume:
+        settings = load_checkpoint(checkpoint).config
+        if data or set_:
+            raise ValueError(f"--resume takes the configuration of the run in {out}; leave out --data and --set.")
+    else:
+        settings = load_config(config, [*(set_ or []), *([f"data.name={json.dumps(data)}"] if data else [])])
+
+    chosen = settings.data
+    images = images_of.load_images(
+        chosen.name, img_resolution=chosen.img_resolution, img_channels=chosen.img_channels, centre=chosen.centre
+    )
+    measured = images.statistics()["std"]
+    print(f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}")
+    if abs(measured / settings.sigma_data - 1) > 0.3:
+        print(f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}")
+
+    trainer = Trainer(settings, images, out, device)
+    if resume:
+        trainer.resume()
+    try:
+        trainer.train()
+    except KeyboardInterrupt:
+        sys.exit(
+            f"Stopped and saved after {trainer.images_seen:,} images. Go on with: edm-lesson train --resume --out {out}"
+        )
+    trainer.save_denoiser(out / "denoiser.safetensors")
+    save_grid(images_of.to_uint8(sample_images(trainer.ema_denoiser, 64), images.offset), out / "samples.png")
+    print(f"{out}/samples.png shows what it learned; more with: edm-lesson sample --checkpoint {out}")
+
+
+@app.command()
+def sample(
+    checkpoint: Annotated[
+        str, typer.Option(help="lesson (the model of the course), a checkpoint, or the folder of a run.")
+    ] = "lesson",
+    num_samples: Annotated[int, typer.Option(help="How many images.")] = 64,
+    num_steps: Annotated[int, typer.Option(help="Heun steps; 2N − 1 network evaluations an image.")] = 18,
+    seed: Annotated[int, typer.Option(help="Image number i is drawn from seed + i, whatever the batch size.")] = 0,
+    labels: Annotated[
+        str | None, typer.Option(help="Classes to draw in turn, such as 0-9 or 3,1,4; for models trained with labels.")
+    ] = None,
+    sigma_min: Annotated[float, typer.Option(help="Lowest noise level but 0.")] = 0.002,
+    sigma_max: Annotated[float, typer.Option(help="Highest noise level.")] = 80.0,
+    rho: Annotated[float, typer.Option(help="Exponent of the schedule (Eq. 5).")] = 7.0,
+    s_churn: Annotated[float, typer.Option("--S-churn", help="Amount of fresh noise (Algorithm 2).")] = 0.0,
+    s_min: Annotated[float, typer.Option("--S-min", help="Lowest level with churn.")] = 0.0,
+    s_max: Annotated[float, typer.Option("--S-max", help="Highest level with churn.")] = float("inf"),
+    s_noise: Annotated[float, typer.Option("--S-noise", help="Scale of the fresh noise.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Images at a time; changes speed and memory, not the images.")] = 64,
+    out: Annotated[Path, typer.Option(help="A .png with a grid, or an .npz with `images`, uint8 (N, C, H, W).")] = Path(
+        "digits.png"
+    ),
+    device: Annotated[str | None, DEVICE] = None,
+):
+    """Draw images from a trained model.
+
+    Example: edm-lesson sample --num-samples 16 --num-steps 18 --out digits.png
+    """
+    import numpy as np
+
+    from edm_lesson.checkpoints import load_denoiser
+    from edm_lesson.data import to_uint8
+    from edm_lesson.plots import save_grid
+    from edm_lesson.samplers import sample_images
+
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out is {out}; it must end in .png or .npz.")
+    denoiser = load_denoiser(checkpoint, device)
+    classes = None if labels is None else parse_labels(labels)
+    samples = sample_images(
+        denoiser, num_samples, seed=seed, classes=classes, batch_size=batch_size, progress=True, num_steps=num_steps,
+        sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
+    )  # fmt: skip
+    pixels = to_uint8(samples, denoiser.offset)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        np.savez_compressed(out, images=pixels.numpy())
+    else:
+        save_grid(pixels, out)
+    print(f"{num_samples} images in {out}")
+
+
+def parse_labels(text):
+    """The classes in a text such as "3,1,4" or "0-9", as a list of integers. Raises `ValueError` for anything else."""
+    classes = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdigit() or not (last or first).isdigit() or int(last or first) < int(first):
+            raise ValueError(f"--labels is {text!r}; write classes as 7, as 3,1,4 or as a range 0-9.")
+        classes += range(int(first), int(last or first) + 1)
+    return classes
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def course(
+    context: typer.Context,
+    only: Annotated[str | None, typer.Option(help="Numbers of notebooks, such as 00,02; default: all.")] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", help="Set a parameter: -p NAME VALUE. May repeat.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the executed copies.")] = Path("runs/course"),
+    store: Annotated[bool, typer.Option("--store", help="Execute the notebooks and store them in place.")] = False,
+):
+    """Run the notebooks from top to bottom and say how long each took.
+
+    Example: edm-lesson course --only 00 -p train_images 1000
+    """
+    from edm_lesson.course import run_course, store_notebooks
+
+    names, values = parameter or [], context.args  # a value follows its name, and typer leaves it over
+    if len(names) != len(values):
+        raise ValueError(f"{len(names)} parameter names, but the values {values}; write each as -p NAME VALUE.")
+    if store:
+        store_notebooks(only)
+    else:
+        run_course(only, out, dict(zip(names, values, strict=True)))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Option(help="Where your copies of the notebooks live; never overwritten.")] = Path(
+        "lab"
+    ),
+):
+    """Open JupyterLab on your own copies of the notebooks; further options are handed to JupyterLab.
+
+    Example: edm-lesson lab --port 9999
+    """
+    from edm_lesson.course import open_lab
+
+    sys.exit(open_lab(folder, context.args))
