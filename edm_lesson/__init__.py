@@ -1,4 +1,4 @@
-"""EDM diffusion models (Karras et al. 2022, arXiv 2206.00364) in small, finished pieces: Table 1 of the paper as modules.
+"""EDM diffusion models (Karras et al. 2022, arXiv 2206.00364) in small, finished pieces: Table 1 as modules.
 
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.samplers import SeededNoise, edm_sampler

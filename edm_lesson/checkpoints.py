@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from edm_lesson.config import Config, config_from_dict, config_to_dict
-from edm_lesson.data import data_folder, default_device
+from edm_lesson.data import choose_device, data_folder
 from edm_lesson.designs import build_denoiser
 
 PRETRAINED = ("lesson",)
@@ -95,14 +95,14 @@ def load_denoiser(name_or_path, device=None):
     """The denoiser in a checkpoint, averaged weights (EMA), in evaluation mode, without gradients.
 
     `name_or_path` is "lesson", the model that comes with the course, a checkpoint file, or the folder of a
-    training run. `device` defaults to the best there is (`default_device`). The denoiser carries its `config`
+    training run. `device` defaults to the best there is (`data.choose_device`). The denoiser carries its `config`
     and the `offset` that its images are centred by (see `data.Images`). Raises `CheckpointError`.
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
     denoiser.load_state_dict(checkpoint.part("ema"))
     denoiser.config, denoiser.offset = checkpoint.config, tuple(checkpoint.state["offset"])
-    return denoiser.to(device or default_device()).eval().requires_grad_(False)
+    return denoiser.to(choose_device(device)).eval().requires_grad_(False)
 
 
 def find_checkpoint(name_or_path):

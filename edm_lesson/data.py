@@ -90,11 +90,18 @@ def to_uint8(x, offset=(0.0,)):
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def default_device():
-    """The best device there is: "cuda", else "mps" (Apple), else "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def choose_device(device=None):
+    """The device of that name, or the best there is: "cuda", else "mps" (Apple), else "cpu".
+
+    Raises `ValueError` for a name that torch doesn't know and for a device that this machine lacks.
+    """
+    best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=device or best).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device is {str(device)!r}, which can't be used here; this machine's best is {best!r}."
+        ) from error
 
 
 def data_folder():

@@ -122,3 +122,13 @@ def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2)):
         if len(lines) > 1:
             axis.legend(frameon=False)
         return fig
+
+
+def denoising(noisy, denoised, score, sigma, size=2.4):
+    """One image (C, H, W) noisy, denoised, and the score there: grey is 0, white says brighter, black darker."""
+    scaled = score / score.abs().amax().clamp(min=1e-12)
+    return panels(
+        [noisy / max(1.0, sigma), denoised, scaled],
+        [f"noisy, σ = {sigma:.3g}", "denoised D(x; σ)", "direction of the score"],
+        size,
+    )

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from edm_lesson.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from edm_lesson.config import config_to_dict
-from edm_lesson.data import default_device
+from edm_lesson.data import choose_device
 from edm_lesson.designs import build_denoiser, build_loss
 
 
@@ -109,7 +109,7 @@ class Trainer:
 
     def __init__(self, config, images, run_dir=None, device=None):
         self.config, self.run_dir = config, Path(run_dir) if run_dir else None
-        self.device = torch.device(device or default_device())
+        self.device = choose_device(device)
         expected = (config.data.img_channels, config.data.img_resolution, config.data.img_resolution)
         if tuple(images.pixels.shape[1:]) != expected:
             raise ValueError(

@@ -1,0 +1,170 @@
+"""The command line does what it says, and tells users what to mend in one sentence."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from edm_lesson import cli
+
+TINY = ["--config", "smoke", "--device", "cpu", "--set", "training.images=320", "--set", "training.log_every=160"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["edm-lesson", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        text = capsys.readouterr()
+        return stop.value.code, text.out, text.err if isinstance(stop.value.code, int) else stop.value.code
+
+    return call
+
+
+def test_samples_are_uint8_images_and_do_not_depend_on_the_batch_size(run, tmp_path):
+    common = ["sample", "--device", "cpu", "--num-steps", 3, "--S-churn", 2, "--num-samples", 5]
+    for batch_size in (5, 2):
+        code, _, error = run(*common, "--batch-size", batch_size, "--out", tmp_path / f"{batch_size}.npz")
+        assert code == 0, error
+    together, apart = (np.load(tmp_path / f"{batch_size}.npz")["images"].astype(int) for batch_size in (5, 2))
+    assert together.shape == (5, 1, 28, 28)
+    assert np.load(tmp_path / "5.npz")["images"].dtype == np.uint8
+    assert abs(together - apart).max() <= 1, "rounding may differ with the batch size, digits may not"
+    code, _, error = run(*common[:-1], 1, "--seed", 3, "--out", tmp_path / "one.npz")
+    assert abs(np.load(tmp_path / "one.npz")["images"].astype(int) - together[3]).max() <= 1
+
+
+def test_the_png_is_a_grid_of_all_images(run, tmp_path):
+    code, out, _ = run(
+        "sample", "--device", "cpu", "--num-steps", 1, "--num-samples", 9, "--out", tmp_path / "digits.png"
+    )
+    assert code == 0
+    assert "9 images" in out
+    assert Image.open(tmp_path / "digits.png").size == (3 * (8 * 29 + 1), 3 * (2 * 29 + 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--out", "digits.jpeg"], "digits.jpeg; it must end in .png or .npz"),
+        (["--checkpoint", "nowhere.safetensors"], "There is no checkpoint nowhere.safetensors"),
+        (["--labels", "0-9"], "this model has no classes"),
+        (["--labels", "seven"], "--labels is 'seven'"),
+        (["--num-steps", "0"], "num_steps is 0"),
+        (["--num-samples", "0"], "num_samples is 0"),
+        (["--sigma-min", "90"], "sigma_min is 90.0"),
+        (["--S-churn", "-1"], "S_churn is -1.0"),
+        (["--device", "toaster"], "toaster"),
+    ],
+)
+def test_impossible_samples_are_refused_in_one_sentence(run, tmp_path, monkeypatch, arguments, expected):
+    monkeypatch.chdir(tmp_path)
+    code, _, message = run("sample", "--device", "cpu", *arguments)
+    assert code not in (0, None)
+    assert expected in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.iterdir()), "something was written all the same"
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"), [("7", [7]), ("3,1,4", [3, 1, 4]), ("0-9", list(range(10))), ("2, 5-7", [2, 5, 6, 7])]
+)
+def test_labels_are_read_as_lists_and_ranges(text, classes):
+    assert cli.parse_labels(text) == classes
+
+
+def test_training_is_logged_refuses_to_overwrite_and_resumes(run, tmp_path):
+    out = tmp_path / "run"
+    code, text, error = run("train", *TINY, "--out", out)
+    assert code == 0, error
+    assert f"edm-lesson sample --checkpoint {out}" in text
+    assert {path.name for path in out.iterdir()} == {
+        "checkpoint.safetensors",
+        "config.yaml",
+        "denoiser.safetensors",
+        "log.csv",
+        "samples.png",
+    }
+    rows = list(csv.DictReader((out / "log.csv").open()))
+    assert [int(row["images"]) for row in rows] == [160, 320]
+
+    before = (out / "checkpoint.safetensors").read_bytes()
+    code, _, error = run("train", *TINY, "--out", out)
+    assert "holds a run already" in error
+    assert (out / "checkpoint.safetensors").read_bytes() == before
+    code, _, error = run("train", "--resume", "--device", "cpu", "--out", out)
+    assert code == 0, error
+    code, _, error = run("train", "--resume", "--out", out, "--set", "sigma_data=1")
+    assert "leave out --data and --set" in error
+    for checkpoint in (out, out / "denoiser.safetensors"):
+        code, _, error = run(
+            "sample", "--device", "cpu", "--num-steps", 1, "--checkpoint", checkpoint, "--out", tmp_path / "x.npz"
+        )
+        assert code == 0, error
+
+
+def test_own_colour_pictures_can_be_trained_on(run, tmp_path):
+    pictures = tmp_path / "my pictures"
+    for label in ("cats", "dogs"):
+        (pictures / label).mkdir(parents=True)
+        for number in range(4):
+            noise = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8).numpy()
+            Image.fromarray(noise).save(pictures / label / f"{number}.png")
+    settings = ["data.img_resolution=32", "data.img_channels=3", "data.centre=true"]
+    code, text, error = run(
+        "train",
+        *TINY,
+        "--data",
+        pictures,
+        *[part for s in settings for part in ("--set", s)],
+        "--out",
+        tmp_path / "run",
+    )
+    assert code == 0, error
+    assert "8 images of (3, 32, 32)" in text
+    code, _, error = run(
+        "sample", "--device", "cpu", "--num-steps", 1, "--checkpoint", tmp_path / "run", "--out", tmp_path / "x.npz"
+    )
+    assert code == 0, error
+    assert np.load(tmp_path / "x.npz")["images"].shape == (64, 3, 32, 32)
+
+
+def test_conditional_models_draw_the_labels_in_turn(run, tmp_path):
+    code, _, error = run("train", *TINY, "--set", "network.label_dim=10", "--out", tmp_path / "run")
+    assert code == 0, error
+    sample = [
+        "sample",
+        "--device",
+        "cpu",
+        "--checkpoint",
+        tmp_path / "run",
+        "--num-steps",
+        1,
+        "--num-samples",
+        3,
+        "--out",
+        tmp_path / "x.npz",
+    ]
+    assert run(*sample, "--labels", "0-9")[0] == 0
+    assert "this model's classes are 0 to 9" in run(*sample, "--labels", "10")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config", "lessons"], "did you mean 'lesson'?"),
+        (["--set", "training.batchsize=3"], "did you mean 'batch_size'?"),
+        (["--set", "sigma_data=-1"], "sigma_data is -1"),
+        (["--data", "nowhere"], "There is no data set 'nowhere'"),
+        (["--resume"], "There is no checkpoint"),
+    ],
+)
+def test_impossible_training_is_refused_in_one_sentence(run, tmp_path, arguments, expected):
+    code, _, message = run("train", *TINY, "--out", tmp_path / "run", *arguments)
+    assert code not in (0, None)
+    assert expected in message
+    assert not (tmp_path / "run").exists(), "something was written all the same"
