@@ -13,6 +13,9 @@ STAMP := $(ENVIRONMENT)/.edm_lesson
 WANTED := $(CURDIR) $(shell cksum < pyproject.toml)
 PYTEST := $(BIN)/python -m pytest -n 2
 
+# Two processes that compute at once must not spin for each other's cores.
+export OMP_WAIT_POLICY := passive
+
 .DEFAULT_GOAL := help
 .PHONY: help setup course lab notebooks lint unit nbval test test-all clean
 

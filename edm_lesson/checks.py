@@ -18,16 +18,22 @@ def check_count(name, value, minimum=1):
         raise ValueError(f"{name} is {value!r}; it must be a whole number, {minimum} or more.")
 
 
-def check_number(name, value, above=None, at_least=None, infinite=False):
-    """Refuse a `value` that is not a number, is NaN, or lies outside `(above, inf)` or `[at_least, inf)`.
+def check_number(name, value, above=None, at_least=None, at_most=math.inf, infinite=False):
+    """Refuse a `value` that is not a number, is NaN, not `above`, less than `at_least` or more than `at_most`.
 
     Infinity passes only with `infinite=True`.
     """
-    bound = f" above {above:g}" if above is not None else f", {at_least:g} or more" if at_least is not None else ""
-    fine = isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
-    fine = fine and (infinite or math.isfinite(value))
-    if not fine or (above is not None and value <= above) or (at_least is not None and value < at_least):
-        raise ValueError(f"{name} is {value!r}; it must be a {'' if infinite else 'finite '}number{bound}.")
+    fine = isinstance(value, Real) and not isinstance(value, bool) and (infinite or math.isfinite(value))
+    fine = fine and value <= at_most and (above is None or value > above) and (at_least is None or value >= at_least)
+    if not fine:
+        wanted = "a number" if infinite else "a finite number"
+        if above is not None:
+            wanted += f" above {above:g}"
+        if at_least is not None:
+            wanted += f", {at_least:g} or more"
+        if math.isfinite(at_most):
+            wanted += f", {at_most:g} or less"
+        raise ValueError(f"{name} is {value!r}; it must be {wanted}.")
 
 
 def check_levels(num_steps, sigma_min, sigma_max, rho=1.0):
@@ -37,10 +43,12 @@ def check_levels(num_steps, sigma_min, sigma_max, rho=1.0):
     """
     check_count("num_steps", num_steps)
     check_number("sigma_min", sigma_min, above=0)
-    check_number("sigma_max", sigma_max, above=0)
-    check_number("rho", rho, above=0)
+    check_number("sigma_max", sigma_max, at_most=1e30, above=0)
+    check_number("rho", rho, above=0, at_most=1e6)
     if sigma_min > sigma_max or (sigma_min == sigma_max and num_steps > 1):
         raise ValueError(f"sigma_min is {sigma_min!r} and sigma_max is {sigma_max!r}; sigma_min must be smaller.")
+    if sigma_min < 1e-30 or max(abs(math.log(sigma_min)), abs(math.log(sigma_max))) / rho > 700:
+        raise ValueError(f"sigma from {sigma_min!r} to {sigma_max!r} with rho {rho!r} exceeds what a float64 can hold.")
 
 
 def check_churn(S_churn, S_min, S_max, S_noise):

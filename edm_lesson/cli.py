@@ -106,6 +106,9 @@ def sample(
     s_max: Annotated[float, typer.Option("--S-max", help="Highest level with churn.")] = float("inf"),
     s_noise: Annotated[float, typer.Option("--S-noise", help="Scale of the fresh noise.")] = 1.0,
     batch_size: Annotated[int, typer.Option(help="Images at a time; changes speed and memory, not the images.")] = 64,
+    film: Annotated[
+        bool, typer.Option("--film", help="Draw every second step of each image, from noise to the end.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="A .png with a grid, or an .npz with `images`, uint8 (N, C, H, W).")] = Path(
         "digits.png"
     ),
@@ -118,21 +121,30 @@ def sample(
     import numpy as np
 
     from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.data import to_uint8
-    from edm_lesson.plots import save_grid
+    from edm_lesson.data import normalise, to_uint8
+    from edm_lesson.plots import save_grid, strip
     from edm_lesson.samplers import sample_images
 
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out is {out}; it must end in .png or .npz.")
+    if film and (out.suffix == ".npz" or num_samples > min(batch_size, 16)):
+        raise ValueError(f"--film draws at most 16 images of one batch as a .png, not {num_samples} as {out}.")
     denoiser = load_denoiser(checkpoint, device)
     classes = None if labels is None else parse_labels(labels)
+    frames = []
     samples = sample_images(
         denoiser, num_samples, seed=seed, classes=classes, batch_size=batch_size, progress=True, num_steps=num_steps,
         sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
+        callback=lambda step, sigma, x, _: film and step % 2 == 0 and frames.append((sigma, x)),
     )  # fmt: skip
     pixels = to_uint8(samples, denoiser.offset)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npz":
+    if film:
+        noisy = [to_uint8(x / max(1.0, sigma), denoiser.offset) for sigma, x in frames]
+        strip(
+            [normalise(frame) for frame in [*noisy, pixels]], [f"σ = {sigma:.2g}" for sigma, _ in frames] + ["σ = 0"]
+        ).savefig(out)
+    elif out.suffix == ".npz":
         np.savez_compressed(out, images=pixels.numpy())
     else:
         save_grid(pixels, out)

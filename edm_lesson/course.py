@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+QUIET = ["--IPKernelApp.log_level=40"]  # no warnings about how the kernel is connected
 
 
 class CourseError(RuntimeError):
@@ -41,7 +42,6 @@ def run_course(only=None, out="runs/course", parameters=None):
     that none of the notebooks has and, once all have run, where a cell failed, naming notebook and cell.
     """
     import papermill
-    from tqdm import tqdm
 
     notebooks = find_notebooks(only)
     parameters = {
@@ -56,7 +56,7 @@ def run_course(only=None, out="runs/course", parameters=None):
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     rows, failures = [], []
-    for path in tqdm(notebooks, desc="course", unit="notebook"):
+    for path in notebooks:
         started, outcome = time.perf_counter(), "ok"
         chosen = {name: value for name, value in parameters.items() if name in known[path]}
         try:
@@ -66,8 +66,8 @@ def run_course(only=None, out="runs/course", parameters=None):
                 chosen,
                 kernel_name="python3",
                 cwd=str(path.parent),
-                progress_bar=False,
-                log_output=False,
+                progress_bar={"desc": path.stem},
+                extra_arguments=QUIET,
             )
         except Exception as error:  # whatever stopped the kernel, the others still run
             outcome = "FAILED"
@@ -112,6 +112,7 @@ def store_notebooks(only=None):
             kernel_name="python3",
             resources={"metadata": {"path": path.parent}},
             record_timing=False,
+            extra_arguments=QUIET,
         )
         try:
             client.execute(env=environment)

@@ -167,7 +167,7 @@ class SeededNoise:
             raise ValueError(
                 f"x holds {len(x)} images, but there are {len(self.generators)} seeds; they must be as many."
             )
-        return self.latents(x.shape[1:]).to(x.dtype)
+        return self.latents(x.shape[1:]).to(x)
 
 
 def sample_images(denoiser, num_samples, *, seed=0, classes=None, batch_size=64, progress=False, **settings):

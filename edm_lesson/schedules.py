@@ -28,11 +28,11 @@ def vp_sigmas(num_steps, beta_d=19.9, beta_min=0.1, epsilon_s=1e-3):
     """The levels of the variance-preserving SDE: time evenly spaced from 1 to `epsilon_s` (Table 1, VP).
 
     With the defaults from 152.16697 to 0.010486. Raises `ValueError` where `num_steps` is not a whole number of
-    at least 1, `beta_d` or `beta_min` is negative or both are 0, or `epsilon_s` is outside (0, 1).
+    at least 1, `beta_d` is not in [0, 500], `beta_min` not in [0, 400] or both are 0, or `epsilon_s` is outside (0, 1).
     """
     check_count("num_steps", num_steps)
-    check_number("beta_d", beta_d, at_least=0)
-    check_number("beta_min", beta_min, at_least=0)
+    check_number("beta_d", beta_d, at_least=0, at_most=500)
+    check_number("beta_min", beta_min, at_least=0, at_most=400)
     check_number("epsilon_s", epsilon_s, above=0)
     if epsilon_s >= 1 or beta_d + beta_min == 0:
         raise ValueError(
@@ -61,7 +61,7 @@ def iddpm_table(C_1=0.001, C_2=0.008, M=1000):
     With the defaults from 20291.17 to u_999 = 0.00642.
     """
     check_count("M", M)
-    check_number("C_1", C_1, above=0)
+    check_number("C_1", C_1, above=0, at_most=1)
     check_number("C_2", C_2, above=0)
 
     def alpha_bar(j):

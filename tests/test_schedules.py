@@ -1,0 +1,105 @@
+"""Noise levels against the paper's figures, and for any input: finite, descending levels or a ValueError."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edm_lesson.schedules import edm_sigmas, iddpm_sigmas, iddpm_table, ve_sigmas, vp_sigmas
+
+ALL = [edm_sigmas, vp_sigmas, ve_sigmas, iddpm_sigmas]
+SENSIBLE = st.floats(1e-9, 1e9)
+ANY_NUMBER = st.one_of(SENSIBLE, SENSIBLE, SENSIBLE, st.floats(), st.sampled_from([0, 1, -1, True, None, "2"]))
+
+
+def test_edm_levels_are_those_of_the_paper():
+    expected = [80, 57.586, 40.786, 28.375, 19.352, 12.910, 8.401, 5.315, 3.257, 1.923, 1.088, 0.5853, 0.2964]
+    expected += [0.1395, 0.05995, 0.02293, 0.007528, 0.002, 0]
+    torch.testing.assert_close(edm_sigmas(18), torch.tensor(expected, dtype=torch.float64), rtol=2e-4, atol=0)
+
+
+def test_vp_levels_begin_and_end_where_the_paper_says():
+    sigmas = vp_sigmas(100)
+    assert sigmas[0].item() == pytest.approx(152.16697, abs=1e-5)
+    assert sigmas[-2].item() == pytest.approx(0.010486, abs=1e-6)
+
+
+def test_ve_levels_are_a_geometric_sequence():
+    sigmas = ve_sigmas(10)[:-1]
+    assert sigmas[0].item() == pytest.approx(100)
+    assert sigmas[-1].item() == pytest.approx(0.02)
+    ratios = sigmas[1:] / sigmas[:-1]
+    torch.testing.assert_close(ratios, ratios[:1].expand(9))
+
+
+def test_the_iddpm_table_is_that_of_the_paper():
+    u = iddpm_table()
+    assert u.shape == (1001,)
+    assert u[0].item() == pytest.approx(20291.17, abs=0.01)
+    assert u[999].item() == pytest.approx(0.00642, abs=1e-5)
+    assert u[1000] == 0
+    kept = u[(u >= 0.002) & (u <= 81)]
+    assert len(kept) == 992
+    assert kept[0].item() == pytest.approx(80.2037, abs=1e-4)
+    torch.testing.assert_close(iddpm_sigmas(992)[:-1], kept)
+
+
+@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("num_steps", [1, 2, 18, 500])
+def test_levels_descend_to_zero(schedule, num_steps):
+    sigmas = schedule(num_steps)
+    assert sigmas.dtype == torch.float64
+    assert sigmas.shape == (num_steps + 1,)
+    assert sigmas[-1] == 0
+    assert (sigmas.diff() < 0).all()
+    assert sigmas[0] == schedule(2)[0], "one step, too, starts at the top"
+
+
+@pytest.mark.parametrize("schedule", ALL)
+@pytest.mark.parametrize("num_steps", [0, -1, 2.5, float("nan"), True, "18", None])
+def test_num_steps_must_be_a_whole_number(schedule, num_steps):
+    with pytest.raises(ValueError, match="num_steps is"):
+        schedule(num_steps)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sigma_min": 0}, "sigma_min is 0"),
+        ({"sigma_min": -1}, "sigma_min is -1"),
+        ({"sigma_max": float("nan")}, "sigma_max is nan"),
+        ({"sigma_min": 2, "sigma_max": 1}, "sigma_min is 2 and sigma_max is 1"),
+        ({"rho": 0}, "rho is 0"),
+    ],
+)
+def test_impossible_ranges_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        edm_sigmas(18, **settings)
+
+
+def test_iddpm_refuses_more_steps_than_its_table_has():
+    with pytest.raises(ValueError, match="num_steps is 993, but from j0 = 8 on the table has 992"):
+        iddpm_sigmas(993)
+
+
+@given(num_steps=st.integers(-2, 60), sigma_min=ANY_NUMBER, sigma_max=ANY_NUMBER, rho=ANY_NUMBER)
+def test_edm_and_ve_give_finite_levels_or_a_value_error(num_steps, sigma_min, sigma_max, rho):
+    for schedule, extra in ((edm_sigmas, (rho,)), (ve_sigmas, ())):
+        try:
+            sigmas = schedule(num_steps, sigma_min, sigma_max, *extra)
+        except ValueError:
+            continue
+        assert torch.isfinite(sigmas).all()
+        assert (sigmas.diff() <= 0).all()
+        assert sigmas[0].item() == pytest.approx(sigma_max, rel=1e-6)
+        assert num_steps == 1 or sigmas[-2].item() == pytest.approx(sigma_min, rel=1e-6)
+
+
+@given(num_steps=st.integers(-2, 60), beta_d=ANY_NUMBER, beta_min=ANY_NUMBER, epsilon_s=ANY_NUMBER)
+def test_vp_gives_finite_levels_or_a_value_error(num_steps, beta_d, beta_min, epsilon_s):
+    try:
+        sigmas = vp_sigmas(num_steps, beta_d, beta_min, epsilon_s)
+    except ValueError:
+        return
+    assert torch.isfinite(sigmas).all()
+    assert (sigmas.diff() <= 0).all()
