@@ -66,7 +66,8 @@ def test_second_moments_are_one_with_the_rms_of_mnist(mnist, sigma):
 
 
 @pytest.mark.parametrize(
-    "sigma", [2.0, 2, torch.tensor(2.0), torch.tensor([2.0]), torch.full((4,), 2.0), torch.full((4, 1, 1, 1), 2.0).double()]
+    "sigma",
+    [2.0, 2, torch.tensor(2.0), torch.tensor([2.0]), torch.full((4,), 2.0), torch.full((4, 1, 1, 1), 2.0).double()],
 )
 def test_sigma_may_have_any_of_the_usual_shapes(sigma):
     denoiser, x = EDMPrecond(Echo()), images()

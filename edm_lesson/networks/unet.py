@@ -23,7 +23,8 @@ class LessonUNet(nn.Module):
     patch_size : images are cut into patches of this size first, as in pixel-unshuffle; 1 leaves them whole.
     dropout : probability, inside the residual blocks.
 
-    Raises `ValueError` for a size that the levels don't divide or an attention resolution that doesn't occur.
+    Raises `ValueError` for a size that the levels don't divide, an attention resolution that doesn't occur, counts that
+    are not whole, and `model_channels` that 4 does not divide.
     """
 
     def __init__(
@@ -50,9 +51,15 @@ class LessonUNet(nn.Module):
             ("patch_size", patch_size, 1),
             ("label_dim", label_dim, 0),
             ("augment_dim", augment_dim, 0),
+            *[("each of channel_mult", mult, 1) for mult in channel_mult],
         ]:
             check_count(name, value, least)
-        check_number("dropout", dropout, at_least=0)
+        check_number("dropout", dropout, at_least=0, at_most=1)
+        if model_channels % 4 or not channel_mult:
+            raise ValueError(
+                f"model_channels is {model_channels} and channel_mult {channel_mult}; "
+                "model_channels must be a multiple of 4, and channel_mult must have an entry a level."
+            )
         self.factor = patch_size * 2 ** (len(channel_mult) - 1)
         if img_resolution % self.factor:
             raise ValueError(
