@@ -148,7 +148,7 @@ def load_images(name, split="train", *, img_resolution=None, img_channels=None, 
         raise ValueError(f"{name} has {images.pixels.shape[1]} channel(s), and img_channels is {img_channels}.")
     if img_resolution is not None:
         images = images.padded(img_resolution)
-    return (images.centred() if centre else images).to(device)
+    return (images.centred() if centre else images).to(choose_device(device))
 
 
 def _load_named(name, split):

@@ -1,0 +1,67 @@
+"""Configurations are read strictly, and mistakes are told with what would have been right."""
+
+import pytest
+
+from edm_lesson.config import ConfigError, config_from_dict, config_names, config_to_dict, load_config
+from edm_lesson.designs import build_denoiser, build_loss
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_configuration_builds_and_survives_a_round_trip(name):
+    config = load_config(name)
+    assert config_from_dict(config_to_dict(config)) == config
+    denoiser, loss = build_denoiser(config), build_loss(config)
+    assert denoiser.sigma_data == loss.sigma_data == config.sigma_data
+    assert denoiser.img_resolution == config.data.img_resolution
+
+
+def test_a_file_is_read_and_what_it_leaves_out_has_defaults(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("sigma_data: 0.7\ntraining:\n  learning_rate: 3e-4\n  batch_size: 1_000\nnetwork: {channel_mult: [1, 2, 4]}\n")
+    config = load_config(path)
+    assert (config.sigma_data, config.training.learning_rate, config.training.batch_size) == (0.7, 3e-4, 1000)
+    assert config.network.channel_mult == (1, 2, 4)
+    assert config.data.name == "mnist"
+
+
+def test_overrides_change_single_settings():
+    config = load_config("smoke", ["training.batch_size=7", "network.attn_resolutions=[14]", "data.centre=true", "sigma_data=1"])
+    assert (config.training.batch_size, config.network.attn_resolutions, config.data.centre) == (7, (14,), True)
+    assert config.sigma_data == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainin: {}", "unknown key trainin .did you mean 'training'"),
+        ("training: {batchsize: 3}", r"unknown key training\.batchsize .did you mean 'batch_size'"),
+        ("training: {batch_size: many}", r"training\.batch_size is 'many'; it must be a whole number"),
+        ("training: {batch_size: 2.5}", r"training\.batch_size is 2\.5; it must be a whole number"),
+        ("training: {batch_size: true}", r"training\.batch_size is True; it must be a whole number"),
+        ("training: {batch_size: 0}", r"training\.batch_size is 0; it must be a whole number, 1 or more"),
+        ("training: {learning_rate: -1}", r"training\.learning_rate is -1\.0"),
+        ("training: {precision: bf8}", "precision is 'bf8'; it must be one of auto, float32, bf16, fp16"),
+        ("network: {channel_mult: 2}", r"network\.channel_mult is 2; it must be a list"),
+        ("network: {channel_mult: [a]}", r"network\.channel_mult is 'a'; it must be a whole number"),
+        ("data: {centre: 1}", r"data\.centre is 1; it must be true or false"),
+        ("data: mnist", "data is 'mnist'; it must be a section"),
+        ("sigma_data: 1\nsigma_data: 2", "sigma_data is given twice"),
+        ("[1, 2]", "the file is .* it must be a section"),
+        ("{unclosed", "is not valid YAML"),
+        ("sigma_data: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path, text, message):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_config(path)
+
+
+def test_an_unknown_configuration_and_a_bad_override_are_named():
+    with pytest.raises(ConfigError, match=r"no configuration 'leson' .did you mean 'lesson'"):
+        load_config("leson")
+    with pytest.raises(ConfigError, match="'batch_size' is no setting"):
+        load_config("smoke", ["batch_size"])
+    with pytest.raises(ConfigError, match="sigma_data is a value, not a section"):
+        load_config("smoke", ["sigma_data.x=1"])
