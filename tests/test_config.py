@@ -17,7 +17,9 @@ def test_every_configuration_builds_and_survives_a_round_trip(name):
 
 def test_a_file_is_read_and_what_it_leaves_out_has_defaults(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("sigma_data: 0.7\ntraining:\n  learning_rate: 3e-4\n  batch_size: 1_000\nnetwork: {channel_mult: [1, 2, 4]}\n")
+    path.write_text(
+        "sigma_data: 0.7\ntraining:\n  learning_rate: 3e-4\n  batch_size: 1_000\nnetwork: {channel_mult: [1, 2, 4]}\n"
+    )
     config = load_config(path)
     assert (config.sigma_data, config.training.learning_rate, config.training.batch_size) == (0.7, 3e-4, 1000)
     assert config.network.channel_mult == (1, 2, 4)
@@ -25,7 +27,9 @@ def test_a_file_is_read_and_what_it_leaves_out_has_defaults(tmp_path):
 
 
 def test_overrides_change_single_settings():
-    config = load_config("smoke", ["training.batch_size=7", "network.attn_resolutions=[14]", "data.centre=true", "sigma_data=1"])
+    config = load_config(
+        "smoke", ["training.batch_size=7", "network.attn_resolutions=[14]", "data.centre=true", "sigma_data=1"]
+    )
     assert (config.training.batch_size, config.network.attn_resolutions, config.data.centre) == (7, (14,), True)
     assert config.sigma_data == 1.0
 

@@ -41,7 +41,11 @@ def test_mnist_is_what_it_is_known_to_be(mnist):
     assert mnist.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert mnist.labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     statistics = mnist.statistics()
-    assert (round(statistics["mean"], 3), round(statistics["std"], 3), round(statistics["rms"], 3)) == (-0.739, 0.616, 0.962)
+    assert (round(statistics["mean"], 3), round(statistics["std"], 3), round(statistics["rms"], 3)) == (
+        -0.739,
+        0.616,
+        0.962,
+    )
     batch = mnist.batch(torch.arange(60_000)).double()
     assert (batch.mean().item(), batch.std().item()) == pytest.approx((statistics["mean"], statistics["std"]), abs=1e-6)
 
@@ -114,7 +118,9 @@ def test_a_damaged_extracted_file_is_named_and_not_loaded(places, damage):
     damage(target)
     found = hashlib.sha256(target.read_bytes()).hexdigest()
     expected = hashlib.sha256(gzip.decompress((archives / "train-images-idx3-ubyte.gz").read_bytes())).hexdigest()
-    with pytest.raises(DataError, match=f"train-images-idx3-ubyte is damaged .* digest is {found}, expected {expected}"):
+    with pytest.raises(
+        DataError, match=f"train-images-idx3-ubyte is damaged .* digest is {found}, expected {expected}"
+    ):
         load_images("mnist")
     target.unlink()
     assert len(load_images("mnist")) == 60_000
@@ -135,7 +141,9 @@ def test_a_cache_that_can_not_be_written_says_how_to_choose_another(places, monk
         ("cifar10", "cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "cache"),
     ],
 )
-def test_without_a_network_it_says_where_to_fetch_and_where_to_put(name, address, folder, tmp_path, monkeypatch, no_network):
+def test_without_a_network_it_says_where_to_fetch_and_where_to_put(
+    name, address, folder, tmp_path, monkeypatch, no_network
+):
     monkeypatch.setenv("EDM_LESSON_DATA", str(tmp_path / "empty"))
     monkeypatch.setenv("EDM_LESSON_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DataError, match=f"(?s){name} is not on this machine.*{address}.* into .*{folder}"):
@@ -214,4 +222,6 @@ def test_unknown_names_and_sizes_are_refused_with_the_value(arguments, message):
 
 def test_the_device_is_the_one_named_or_the_best():
     assert choose_device("cpu").type == "cpu"
-    assert choose_device().type == ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    assert choose_device().type == (
+        "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    )

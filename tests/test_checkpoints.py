@@ -1,0 +1,129 @@
+"""Checkpoints: what is saved is loaded, and what is damaged, foreign or dangerous is not."""
+
+import errno
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edm_lesson import checkpoints
+from edm_lesson.checkpoints import CheckpointError, load_checkpoint, load_denoiser, save_checkpoint
+from edm_lesson.config import load_config
+from edm_lesson.data import Images
+from edm_lesson.training import Trainer
+
+
+@pytest.fixture
+def saved(tmp_path):
+    path = tmp_path / "model.safetensors"
+    tensors = {
+        "ema.a": torch.arange(6.0).reshape(2, 3),
+        "ema.b": torch.tensor(3, dtype=torch.int64),
+        "model.a": torch.ones(2).bfloat16(),
+    }
+    save_checkpoint(path, load_config("smoke"), tensors, images_seen=7)
+    return path, tensors
+
+
+def test_what_is_saved_is_loaded(saved):
+    path, tensors = saved
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.config == load_config("smoke")
+    assert checkpoint.state == {"images_seen": 7}
+    assert checkpoint.tensors.keys() == tensors.keys()
+    assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in tensors.items())
+    assert checkpoint.part("ema").keys() == {"a", "b"}
+
+
+def test_a_changed_byte_is_noticed_wherever_it_is(saved):
+    path, _ = saved
+    content = path.read_bytes()
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+            load_checkpoint(path)
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_a_truncated_file_is_refused(saved, length):
+    path, _ = saved
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(CheckpointError, match="is no checkpoint, or was cut short"):
+        load_checkpoint(path)
+
+
+class Trap:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["TRAP"],)
+
+
+def test_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        load_checkpoint(path)
+    assert not (tmp_path / "sprung").exists()
+    torch.save(Trap(), path)
+    with pytest.raises(CheckpointError, match="is no checkpoint"):
+        load_checkpoint(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_foreign_weights_and_missing_files_are_refused(tmp_path):
+    save_file({"weight": torch.ones(3)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match=r"foreign\.safetensors was not written by edm_lesson"):
+        load_checkpoint(tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match=r"There is no checkpoint .*nowhere.*edm-lesson train"):
+        load_checkpoint(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_keeps_the_checkpoint_that_was_there(saved, monkeypatch, call):
+    path, _ = saved
+    before = path.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints.os, call, full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_checkpoint(path, load_config("smoke"), {"a": torch.zeros(1)})
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_the_shipped_model_loads_ready_to_sample():
+    denoiser = load_denoiser("lesson", device="cpu")
+    assert not denoiser.training
+    assert not any(parameter.requires_grad for parameter in denoiser.parameters())
+    assert (denoiser.img_channels, denoiser.img_resolution, denoiser.offset) == (1, 28, (0.0,))
+    assert denoiser.config == load_config("lesson"), "the shipped weights belong to the shipped configuration"
+    assert checkpoints.find_checkpoint("lesson").stat().st_size <= 8_000_000
+
+
+def test_a_missing_shipped_model_says_what_to_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDM_LESSON_DATA", str(tmp_path))
+    with pytest.raises(
+        CheckpointError, match=r"(?s)Set EDM_LESSON_DATA .*edm-lesson train --config lesson --out runs/lesson"
+    ):
+        load_denoiser("lesson")
+
+
+def test_a_run_and_its_exported_model_load_the_averaged_weights(tmp_path):
+    images = Images(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32)).centred()
+    trainer = Trainer(load_config("smoke", ["training.images=64"]), images, tmp_path, "cpu").train(progress=False)
+    trainer.save_denoiser(tmp_path / "small.safetensors")
+    for place in (tmp_path, tmp_path / "checkpoint.safetensors", tmp_path / "small.safetensors"):
+        denoiser = load_denoiser(place, device="cpu")
+        assert denoiser.offset == pytest.approx(images.offset)
+        for loaded, averaged in zip(denoiser.parameters(), trainer.ema_denoiser.parameters(), strict=True):
+            assert torch.equal(loaded, averaged)
+    assert any(
+        not torch.equal(raw, averaged)
+        for raw, averaged in zip(trainer.denoiser.parameters(), trainer.ema.parameters(), strict=True)
+    )
