@@ -10,6 +10,8 @@ from numbers import Real
 
 import torch
 
+LARGEST = 1e15  # the largest noise level: its square still fits into float32
+
 
 def check_count(name, value, minimum=1):
     """Refuse a `value` that is not a whole number of at least `minimum`."""
@@ -43,7 +45,7 @@ def check_levels(num_steps, sigma_min, sigma_max, rho=1.0):
     """
     check_count("num_steps", num_steps)
     check_number("sigma_min", sigma_min, above=0)
-    check_number("sigma_max", sigma_max, at_most=1e30, above=0)
+    check_number("sigma_max", sigma_max, above=0, at_most=LARGEST)
     check_number("rho", rho, above=0, at_most=1e6)
     if sigma_min > sigma_max or (sigma_min == sigma_max and num_steps > 1):
         raise ValueError(f"sigma_min is {sigma_min!r} and sigma_max is {sigma_max!r}; sigma_min must be smaller.")
@@ -90,10 +92,11 @@ def check_sigma(sigma, x):
     and, for numbers and CPU tensors, for values that are not finite and positive.
     """
     if not isinstance(sigma, torch.Tensor):
-        check_number("sigma", sigma, above=0)
-    elif readable(sigma) and not bool(((sigma > 0) & torch.isfinite(sigma)).all()):
-        bad = sigma[~((sigma > 0) & torch.isfinite(sigma))].flatten()[0].item()
-        raise ValueError(f"sigma contains {bad!r}; noise levels must be finite numbers above 0.")
+        check_number("sigma", sigma, above=0, at_most=LARGEST)
+    elif readable(sigma) and not bool((fine := (sigma > 0) & (sigma <= LARGEST)).all()):
+        raise ValueError(
+            f"sigma contains {sigma[~fine][0].item()!r}; noise levels must be above 0 and at most {LARGEST:g}."
+        )
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.numel() != 1 and tuple(sigma.shape) not in {(len(x),), (len(x), 1, 1, 1)}:
         raise ValueError(

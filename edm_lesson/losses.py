@@ -11,13 +11,13 @@ from edm_lesson.checks import check_images, check_number
 class EDMLoss:
     """EDM's loss: ln sigma ~ N(P_mean, P_std^2), weighted so that every level starts at loss 1 (Table 1, EDM).
 
-    `sigma_data` must be the denoiser's. Raises `ValueError` where `P_std` or `sigma_data` <= 0.
+    `sigma_data` must be the denoiser's. Raises `ValueError` where `P_std` <= 0 or `sigma_data` is not in [1e-6, 1e6].
     """
 
     def __init__(self, P_mean=-1.2, P_std=1.2, sigma_data=0.5):
         check_number("P_mean", P_mean)
         check_number("P_std", P_std, above=0)
-        check_number("sigma_data", sigma_data, above=0)
+        check_number("sigma_data", sigma_data, at_least=1e-6, at_most=1e6)
         self.P_mean, self.P_std, self.sigma_data = P_mean, P_std, sigma_data
 
     def sample_sigma(self, batch, generator=None, device=None):

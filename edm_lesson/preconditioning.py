@@ -15,12 +15,12 @@ class EDMPrecond(nn.Module):
     `network(x, c_noise, class_labels, augment_labels)` is the raw network F; its attributes `img_channels`,
     `img_resolution` and `label_dim` are taken over where it has them. `sigma_data` is the standard deviation
     (or RMS) of the training images, in their units. [`sigma_min`, `sigma_max`] is the range of noise levels
-    that samplers may ask for. Raises `ValueError` where `sigma_data` <= 0.
+    that samplers may ask for. Raises `ValueError` where `sigma_data` is not in [1e-6, 1e6].
     """
 
     def __init__(self, network, sigma_data=0.5, sigma_min=0.0, sigma_max=float("inf")):
         super().__init__()
-        check_number("sigma_data", sigma_data, above=0)
+        check_number("sigma_data", sigma_data, at_least=1e-6, at_most=1e6)
         self.network, self.sigma_data = network, sigma_data
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.img_channels = getattr(network, "img_channels", None)

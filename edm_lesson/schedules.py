@@ -20,7 +20,7 @@ def edm_sigmas(num_steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
     check_levels(num_steps, sigma_min, sigma_max, rho)
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     lo, hi = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    sigmas = (hi + ramp * (lo - hi)) ** rho  # Eq. 5
+    sigmas = ((1 - ramp) * hi + ramp * lo) ** rho  # Eq. 5
     return torch.cat([sigmas, sigmas.new_zeros(1)])  # sigma_N = 0
 
 

@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TAGS = {"parameters", "nbval-ignore-output"}
-SHORT = {"train_images": 640}  # parameters that make a notebook quick; its results are then not the stored ones
+SHORT = {"train_images": 3200}  # parameters that make a notebook quick; its results are then not the stored ones
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
