@@ -38,14 +38,54 @@ class Checkpoint:
         return {key[len(name) + 1 :]: tensor for key, tensor in self.tensors.items() if key.startswith(f"{name}.")}
 
 
-def save_checkpoint(path, config, tensors, **state):
-    """Write named `tensors`, the `config` and plain values to `path`, replacing an older file only once all is written.
+def save_checkpoint(path, config, tensors, previous=None, **state):
+    """Write named `tensors`, the `config` and plain values to `path`; the rest is as in `save_tensors`."""
+    save_tensors(path, tensors, {"config": config_to_dict(config), "state": state}, previous)
 
-    Raises `CheckpointError` where the file can't be written; what was there before is kept.
+
+def load_checkpoint(path):
+    """The `Checkpoint` in the file `path`, verified; its tensors are on the CPU.
+
+    Raises `CheckpointError` where the file is missing, is no checkpoint of this package, or differs from its digest;
+    where the one before it is whole, the message offers that.
+    """
+    path = Path(path).expanduser()
+    try:
+        return _load_checkpoint(path)
+    except CheckpointError as error:
+        try:
+            seen = _load_checkpoint(previous_path(path)).state["images_seen"]
+        except CheckpointError:
+            raise error from None
+        raise CheckpointError(
+            f"{error} The one before it, {previous_path(path).name}, is whole ({seen:,} images); "
+            f"go on from there with: edm-lesson train --resume --previous --out {path.parent}"
+        ) from error
+
+
+def _load_checkpoint(path):
+    if not path.is_file():
+        raise CheckpointError(f"There is no checkpoint {path}; train one with: edm-lesson train --out {path.parent}")
+    tensors, header = load_tensors(path)
+    if not header.keys() >= {"config", "state"}:
+        raise CheckpointError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
+    return Checkpoint(config_from_dict(header["config"], str(path)), tensors, header["state"])
+
+
+def previous_path(path):
+    """Where the checkpoint before the one at `path` is kept: beside it, `checkpoint.previous.safetensors`."""
+    return Path(path).with_name(f"{Path(path).stem}.previous{Path(path).suffix}")
+
+
+def save_tensors(path, tensors, header, previous=None):
+    """Write named `tensors` and `header`, a dictionary of plain values, to `path` with a SHA-256 over both.
+
+    An older file is replaced only once all is written; it is kept as `previous`, if that is given. Raises
+    `CheckpointError` where the file can't be written; what was there before is kept.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = json.dumps({"config": config_to_dict(config), "state": state}, sort_keys=True)
+    header = json.dumps(header, sort_keys=True)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,26 +93,28 @@ def save_checkpoint(path, config, tensors, **state):
             file.write(save(tensors, {"edm_lesson": header, "digest": _digest(header, tensors)}))
             file.flush()
             os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise CheckpointError(
             f"Can't write {path} ({error}). What was there before is unchanged; make room or choose another place."
         ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
-def load_checkpoint(path):
-    """The `Checkpoint` in the file `path`, verified; its tensors are on the CPU.
+def load_tensors(path):
+    """The tensors, on the CPU, and the header that `save_tensors` wrote to `path`, verified.
 
-    Raises `CheckpointError` where the file is missing, is no checkpoint of this package, or differs from its digest.
+    Raises `CheckpointError` where the file is missing, was not written by this package, or differs from its digest.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}; train one with: edm-lesson train --out {path.parent}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is no file {path}.") from error
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is no checkpoint, or was cut short ({error}). Take an earlier copy, or train again."
@@ -87,8 +129,7 @@ def load_checkpoint(path):
             f"{path} is damaged or was changed: its digest is {found}, expected {metadata.get('digest')}. "
             "Take an earlier copy."
         )
-    header = json.loads(metadata["edm_lesson"])
-    return Checkpoint(config_from_dict(header["config"], str(path)), tensors, header["state"])
+    return tensors, json.loads(metadata["edm_lesson"])
 
 
 def load_denoiser(name_or_path, device=None):

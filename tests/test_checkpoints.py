@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import save_file
 
 from edm_lesson import checkpoints
-from edm_lesson.checkpoints import CheckpointError, load_checkpoint, load_denoiser, save_checkpoint
+from edm_lesson.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    load_denoiser,
+    load_tensors,
+    previous_path,
+    save_checkpoint,
+    save_tensors,
+)
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
 from edm_lesson.training import Trainer
@@ -80,6 +88,40 @@ def test_foreign_weights_and_missing_files_are_refused(tmp_path):
         load_checkpoint(tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match=r"There is no checkpoint .*nowhere.*edm-lesson train"):
         load_checkpoint(tmp_path / "nowhere.safetensors")
+
+
+def test_tensors_without_a_configuration_are_kept_as_strictly(tmp_path):
+    path = tmp_path / "features.safetensors"
+    save_tensors(path, {"weight": torch.arange(3.0)}, {"accuracy": 0.99})
+    tensors, header = load_tensors(path)
+    assert torch.equal(tensors["weight"], torch.arange(3.0))
+    assert header == {"accuracy": 0.99}
+    with pytest.raises(CheckpointError, match="holds no denoiser: its header is accuracy"):
+        load_checkpoint(path)
+    path.write_bytes(path.read_bytes().replace(b"0.99", b"1.00"))
+    with pytest.raises(CheckpointError, match="is damaged or was changed"):
+        load_tensors(path)
+    with pytest.raises(CheckpointError, match=r"There is no file .*nowhere"):
+        load_tensors(tmp_path / "nowhere.safetensors")
+
+
+def test_the_file_before_is_kept_and_offered_only_where_it_is_whole(saved):
+    path, _ = saved
+    save_checkpoint(path, load_config("smoke"), {"a": torch.zeros(1)}, previous_path(path), images_seen=9)
+    assert load_checkpoint(path).state == {"images_seen": 9}
+    assert load_checkpoint(previous_path(path)).state == {"images_seen": 7}
+    assert {file.name for file in path.parent.iterdir()} == {"model.safetensors", "model.previous.safetensors"}
+    path.write_bytes(path.read_bytes()[:-1])
+    offer = r"(?s)model\.safetensors is no checkpoint.*model\.previous\.safetensors, is whole \(7 images\).*--previous"
+    with pytest.raises(CheckpointError, match=offer):
+        load_checkpoint(path)
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"There is no checkpoint .*is whole"):
+        load_checkpoint(path)
+    previous_path(path).write_bytes(b"")
+    with pytest.raises(CheckpointError) as refused:
+        load_checkpoint(path)
+    assert "previous" not in str(refused.value)
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
