@@ -126,10 +126,13 @@ def store_notebooks(only=None):
 
 
 def open_lab(folder="lab", options=()):
-    """Copy the notebooks that `folder` does not hold yet into it, open JupyterLab there and return its exit status."""
+    """Copy what `folder` lacks of the notebooks and their notation page into it, open JupyterLab there.
+
+    Nothing is overwritten. Returns JupyterLab's exit status.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in find_notebooks():
+    for path in [*find_notebooks(), *NOTEBOOKS.glob("notation.md")]:
         if not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
             print(f"copied {path.name} to {folder}")

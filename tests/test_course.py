@@ -21,6 +21,7 @@ def notebooks(tmp_path, monkeypatch):
         cells[0].metadata["tags"] = ["parameters"] if name.startswith("00") else []
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
+    (folder / "notation.md").write_text("sigma: noise level")
     monkeypatch.setattr(course, "NOTEBOOKS", folder)
     return folder
 
@@ -71,5 +72,9 @@ def test_the_lab_copies_what_is_missing_and_overwrites_nothing(notebooks, tmp_pa
     assert course.open_lab(mine, ["--port", "9999"]) == 0
     assert (mine / "00_first.ipynb").read_text() == "my notes"
     assert (mine / "01_second.ipynb").read_bytes() == (notebooks / "01_second.ipynb").read_bytes()
+    assert (mine / "notation.md").read_text() == "sigma: noise level"
+    (mine / "notation.md").write_text("my notation")
+    course.open_lab(mine)
+    assert (mine / "notation.md").read_text() == "my notation"
     assert started[0][1:3] == ["-m", "jupyterlab"]
     assert started[0][-2:] == ["--port", "9999"]
