@@ -15,6 +15,7 @@ class IdealDenoiser:
         check_images(images, name="images")
         check_finite("images", images)
         self.images = images
+        self.squared_norms = (images.flatten(1) ** 2).sum(1)
         self.img_channels, self.img_resolution = images.shape[1], images.shape[-1]
 
     def weights(self, x, sigma):
@@ -22,7 +23,7 @@ class IdealDenoiser:
         check_images(x, self.img_channels)
         y, x = self.images.flatten(1), x.flatten(1)
         sigma = check_sigma(sigma, x).flatten(1)
-        squared_distance = (y**2).sum(1) - 2 * x @ y.T  # less |x|^2, the same for every image
+        squared_distance = self.squared_norms - 2 * x @ y.T  # less |x|^2, the same for every image
         return torch.softmax(-squared_distance / (2 * sigma**2), dim=1)
 
     def __call__(self, x, sigma):
