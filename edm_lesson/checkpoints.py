@@ -9,6 +9,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -59,17 +60,37 @@ def load_checkpoint(path):
             raise error from None
         raise CheckpointError(
             f"{error} The one before it, {previous_path(path).name}, is whole ({seen:,} images); "
-            f"go on from there with: edm-lesson train --resume --previous --out {path.parent}"
+            f"go on from there with: edm-lesson train --resume --previous --out {quote(str(path.parent))}"
         ) from error
 
 
 def _load_checkpoint(path):
     if not path.is_file():
-        raise CheckpointError(f"There is no checkpoint {path}; train one with: edm-lesson train --out {path.parent}")
+        raise CheckpointError(
+            f"There is no checkpoint {path}; train one with: edm-lesson train --out {quote(str(path.parent))}"
+        )
     tensors, header = load_tensors(path)
     if not header.keys() >= {"config", "state"}:
         raise CheckpointError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
     return Checkpoint(config_from_dict(header["config"], str(path)), tensors, header["state"])
+
+
+def optimizer_tensors(optimizer):
+    """What `optimizer` remembers of every parameter, as tensors named `optimizer.<number>.<what>`."""
+    state = optimizer.state_dict()["state"].items()
+    return {f"optimizer.{k}.{name}": torch.as_tensor(value) for k, values in state for name, value in values.items()}
+
+
+def restore_optimizer(optimizer, tensors, param_groups):
+    """Give `optimizer` back what `optimizer_tensors` took, less the prefix, and its settings."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state = {}
+    for key, tensor in tensors.items():
+        number, name = key.split(".")
+        if tensor.ndim:  # fused Adam walks through memory: moments must be laid out like their parameter
+            tensor = torch.empty_like(parameters[int(number)]).copy_(tensor)
+        state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": param_groups})
 
 
 def previous_path(path):

@@ -1,8 +1,11 @@
-"""The command line: `edm-lesson train`, `sample`, `course` and `lab`."""
+"""The command line: `edm-lesson train`, `curves`, `sample`, `course` and `lab`."""
 
 import json
+import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -21,10 +24,11 @@ def main():
     from edm_lesson.checkpoints import CheckpointError
     from edm_lesson.course import CourseError
     from edm_lesson.data import DataError
+    from edm_lesson.runs import TrainingError
 
     try:
         app()
-    except (ValueError, CheckpointError, CourseError, DataError) as error:
+    except (ValueError, OSError, CheckpointError, CourseError, DataError, TrainingError) as error:
         sys.exit(f"edm-lesson: {error}")
 
 
@@ -33,14 +37,22 @@ def train(
     config: Annotated[
         str, typer.Option(help="A configuration of the package (lesson, smoke) or a YAML file.")
     ] = "lesson",
-    out: Annotated[Path, typer.Option(help="Folder for checkpoint, log and samples.")] = Path("runs/lesson"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints, metrics and samples; default: runs/<configuration>.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="mnist, fashion_mnist, cifar10, a folder of pictures or an .npz file.")
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change a setting: section.key=value. May be repeated.")
     ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Train for about so long: becomes training.images, after a measurement.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    previous: Annotated[
+        bool, typer.Option("--previous", help="Resume from the checkpoint before the newest, which is given up.")
+    ] = False,
     device: Annotated[str | None, DEVICE] = None,
 ):
     """Train a model; Ctrl-C saves, --resume goes on.
@@ -48,20 +60,26 @@ def train(
     Example: edm-lesson train --config lesson --out runs/mine --set training.images=100000
     """
     from edm_lesson import data as images_of
-    from edm_lesson.checkpoints import CheckpointError, load_checkpoint
+    from edm_lesson.checkpoints import load_checkpoint, previous_path
     from edm_lesson.config import load_config
-    from edm_lesson.plots import save_grid
-    from edm_lesson.samplers import sample_images
+    from edm_lesson.runs import TrainingError, checkpoint_path, go_back, images_in
     from edm_lesson.training import Trainer
 
-    checkpoint = out / "checkpoint.safetensors"
-    if checkpoint.exists() and not resume:
-        raise CheckpointError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
-    if resume:
+    out = out or Path("runs", Path(config).stem)
+    checkpoint = checkpoint_path(out)
+    if resume or previous:
+        if data or set_ or minutes is not None:
+            raise ValueError(
+                f"The configuration of the run in {out} is kept when it goes on; leave out --data, --set and --minutes."
+            )
+        if previous:
+            go_back(out)
         settings = load_checkpoint(checkpoint).config
-        if data or set_:
-            raise ValueError(f"--resume takes the configuration of the run in {out}; leave out --data and --set.")
     else:
+        if checkpoint.exists() or previous_path(checkpoint).exists():
+            raise TrainingError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
+        if minutes is not None and any(setting.startswith("training.images=") for setting in set_ or []):
+            raise ValueError("--minutes and training.images both say how long to train; give one of them.")
         settings = load_config(config, [*(set_ or []), *([f"data.name={json.dumps(data)}"] if data else [])])
 
     chosen = settings.data
@@ -72,19 +90,50 @@ def train(
     print(f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}")
     if abs(measured / settings.sigma_data - 1) > 0.3:
         print(f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}")
+    if minutes is not None:
+        budget = images_in(minutes, Trainer(settings, images, device=device))
+        settings = replace(settings, training=replace(settings.training, images=budget))
+        print(f"{minutes:g} minutes are about {budget:,} images here: training.images={budget}")
 
     trainer = Trainer(settings, images, out, device)
-    if resume:
+    if resume or previous:
         trainer.resume()
+    terminate = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         trainer.train()
-    except KeyboardInterrupt:
-        sys.exit(
-            f"Stopped and saved after {trainer.images_seen:,} images. Go on with: edm-lesson train --resume --out {out}"
+    except (KeyboardInterrupt, SystemExit) as stop:
+        print(
+            f"Stopped and saved after {trainer.images_seen:,} images. "
+            f"Go on with: edm-lesson train --resume --out {quote(str(out))}",
+            file=sys.stderr,
         )
+        sys.exit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
     trainer.save_denoiser(out / "denoiser.safetensors")
-    save_grid(images_of.to_uint8(sample_images(trainer.ema_denoiser, 64), images.offset), out / "samples.png")
-    print(f"{out}/samples.png shows what it learned; more with: edm-lesson sample --checkpoint {out}")
+    print(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
+
+
+@app.command()
+def curves(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("curves.png"),
+):
+    """Draw the loss of one or more runs over the images that they were trained on.
+
+    Example: edm-lesson curves runs/lesson runs/mine
+    """
+    from edm_lesson.plots import curves as draw
+    from edm_lesson.plots import smooth
+    from edm_lesson.runs import read_metrics
+
+    lines = {}
+    for run in runs:
+        metrics = read_metrics(run)
+        lines[str(run)] = [line["images"] for line in metrics], smooth([line["loss"] for line in metrics])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw(lines, "images", "loss, smoothed", logx=True).savefig(out)
+    print(f"{out} shows the loss of {', '.join(lines)}")
 
 
 @app.command()
@@ -121,8 +170,8 @@ def sample(
     import numpy as np
 
     from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.data import normalise, to_uint8
-    from edm_lesson.plots import save_grid, strip
+    from edm_lesson.data import normalise, save_grid, to_uint8
+    from edm_lesson.plots import strip
     from edm_lesson.samplers import sample_images
 
     if out.suffix not in (".png", ".npz"):

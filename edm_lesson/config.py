@@ -57,10 +57,12 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train. `images`, `warmup`, `ema_half_life`, `log_every` and `save_every` are counted in images.
+    """How to train. `images`, `warmup`, `ema_half_life` and what ends in `_every` are counted in images.
 
     The learning rate rises linearly over `warmup` images and falls along a cosine to 0 at `images`. `ema_rampup`
-    keeps the EMA's half-life below that share of the images seen so far. `precision`: auto, float32, bf16 or fp16.
+    keeps the EMA's half-life below that share of the images seen so far. A gradient longer than `clip_norm` is
+    shortened to that; `inf` leaves all as they are. `precision`: auto, float32, bf16 or fp16. `sample_every` 0 draws
+    no sample grids.
     """
 
     images: int = 500_000
@@ -69,18 +71,21 @@ class TrainingConfig:
     warmup: int = 10_000
     ema_half_life: int = 20_000
     ema_rampup: float = 0.05
+    clip_norm: float = 5.0
     precision: str = "auto"
     seed: int = 0
     log_every: int = 3_200
     save_every: int = 64_000
+    sample_every: int = 64_000
 
     def __post_init__(self):
         for name in ("images", "batch_size", "log_every", "save_every"):
             check_count(f"training.{name}", getattr(self, name))
-        for name in ("warmup", "ema_half_life", "seed"):
+        for name in ("warmup", "ema_half_life", "sample_every", "seed"):
             check_count(f"training.{name}", getattr(self, name), minimum=0)
         check_number("training.learning_rate", self.learning_rate, above=0)
         check_number("training.ema_rampup", self.ema_rampup, above=0)
+        check_number("training.clip_norm", self.clip_norm, above=0, infinite=True)
         if self.precision not in PRECISIONS:
             raise ValueError(f"training.precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}.")
 

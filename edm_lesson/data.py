@@ -81,13 +81,24 @@ class Images:
 def normalise(pixels, offset=(0.0,)):
     """uint8 pixels to float32 in [-1, 1], less the `offset` of each channel; the inverse of `to_uint8`."""
     x = pixels.float() / 127.5 - 1
-    return x - x.new_tensor(offset).reshape(-1, 1, 1) if any(offset) else x
+    if not any(offset):
+        return x
+    return x - torch.tensor(offset, dtype=x.dtype).reshape(-1, 1, 1).to(x.device, non_blocking=True)
 
 
 def to_uint8(x, offset=(0.0,)):
     """Images in [-1, 1], less their `offset`, to uint8 pixels of the same shape; what lies outside is clipped."""
     x = x.float() + x.new_tensor(offset, dtype=torch.float32).reshape(-1, 1, 1)
     return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def save_grid(pixels, path, columns=8, scale=3):
+    """Write uint8 images (N, C, H, W) to the PNG `path`, in rows of `columns`, each pixel `scale` pixels wide."""
+    from torchvision.transforms.functional import to_pil_image  # takes a second, so only where it is needed
+    from torchvision.utils import make_grid
+
+    grid = make_grid(pixels, nrow=columns, padding=1, pad_value=0)
+    to_pil_image(grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)).save(path)
 
 
 def choose_device(device=None):
@@ -152,7 +163,7 @@ def load_images(name, split="train", *, img_resolution=None, img_channels=None, 
 
 
 def _load_named(name, split):
-    from torchvision import datasets  # takes a second, so only where it is needed
+    from torchvision import datasets
 
     train = split == "train"
     try:

@@ -4,11 +4,13 @@ Every function closes the figure that it returns, so that a notebook shows it on
 (B, C, H, W) in [-1, 1]; what lies outside is clipped.
 """
 
+import math
 from contextlib import contextmanager
+from itertools import cycle
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 import torch
-from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 STYLE = {
@@ -61,27 +63,28 @@ def image_grid(images, columns=8, title="", size=1.0):
         return fig
 
 
-def save_grid(pixels, path, columns=8, scale=3):
-    """Write uint8 images (N, C, H, W) to the PNG `path`, in rows of `columns`, each pixel `scale` pixels wide."""
-    grid = make_grid(pixels, nrow=columns, padding=1, pad_value=0)
-    to_pil_image(grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)).save(path)
+def strip(frames, labels, size=1.1, row_labels=None):
+    """A film strip: row b, column k is `frames[k][b]`, under the heading `labels[k]`. Each frame is (B, C, H, W).
 
-
-def strip(frames, labels, size=1.1):
-    """A film strip: row b, column k is `frames[k][b]`, under the heading `labels[k]`. Each frame is (B, C, H, W)."""
+    `row_labels`, if given, stand to the left of the rows.
+    """
     rows, columns = len(frames[0]), len(frames)
-    with figure(rows, columns, (columns * size, rows * size + 0.3)) as (fig, axes):
+    with figure(rows, columns, (columns * size + (1.1 if row_labels else 0), rows * size + 0.3)) as (fig, axes):
         for k, (frame, label) in enumerate(zip(frames, labels, strict=True)):
             for b, image in enumerate(frame):
                 show_image(axes[b, k], image, label if b == 0 else "")
+        for axis, label in zip(axes[:, 0], row_labels or (), strict=False):
+            axis.set_ylabel(label, rotation=0, ha="right", va="center")
         return fig
 
 
-def panels(images, titles, size=2.2):
-    """A row of single images (C, H, W), each under its title."""
-    with figure(1, len(images), (len(images) * size, size + 0.4)) as (fig, axes):
+def panels(images, titles, size=2.2, heading=""):
+    """A row of single images (C, H, W), each under its title; `heading` stands above all of them."""
+    with figure(1, len(images), (len(images) * size, size + (0.75 if heading else 0.4))) as (fig, axes):
         for axis, image, title in zip(axes[0], images, titles, strict=True):
             show_image(axis, image, title)
+        if heading:
+            fig.suptitle(heading, fontsize=11)
         return fig
 
 
@@ -107,11 +110,19 @@ def steps(schedules):
         return fig
 
 
+def smooth(values, window=10):
+    """The mean of each of `values` and those before it: a fifth of all so far, at most `window`; as many as `values`.
+
+    The window grows, so that a steep start is not flattened.
+    """
+    return [fmean(values[end - min(window, 1 + end // 5) : end]) for end in range(1, len(values) + 1)]
+
+
 def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2)):
     """Lines {name: (x, y)} in one picture, told apart by colour and marker."""
     with figure(size=size) as (fig, axes):
         axis = axes[0, 0]
-        for (name, (x, y)), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
+        for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
             axis.plot(x, y, color=colour, marker=marker, markersize=4, markevery=max(1, len(x) // 12), label=name)
         if logx:
             axis.set_xscale("log")
@@ -119,6 +130,72 @@ def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2)):
             axis.set_yscale("log")
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
+        if len(lines) > 1:
+            axis.legend(frameon=False)
+        return fig
+
+
+def curve_panels(panels, xlabel, ylabel="", logx=False, logy=False, ylim=None, columns=2, size=(4.0, 2.5)):
+    """Several pictures of lines, {title: {name: (x, y)}}, on the same axes; one legend for all, where names differ."""
+    rows = -(-len(panels) // columns)
+    with figure(rows, columns, (columns * size[0], rows * size[1] + 0.4), sharex=True, sharey=True) as (fig, axes):
+        for axis in axes.flat[len(panels) :]:
+            axis.remove()
+        for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
+            for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+                axis.plot(x, y, color=colour, marker=marker, markersize=4, markevery=max(1, len(x) // 12), label=name)
+            axis.set_title(title)
+            if logx:
+                axis.set_xscale("log")
+            if logy:
+                axis.set_yscale("log")
+            if ylim is not None:
+                axis.set_ylim(*ylim)
+        for axis in axes[-1]:
+            axis.set_xlabel(xlabel)
+        for axis in axes[:, 0]:
+            axis.set_ylabel(ylabel)
+        handles, names = axes[0, 0].get_legend_handles_labels()
+        if len(names) > 1:
+            fig.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+        return fig
+
+
+def pixel_values(images, titles, limit=3.0, size=2.0):
+    """Single images (C, H, W), grey where they are 0, black and white from -`limit` and `limit` on; below, how often
+    each value occurs."""
+    with figure(2, len(images), (len(images) * size, 1.75 * size), height_ratios=[1.6, 1]) as (fig, axes):
+        for k, (image, title) in enumerate(zip(images, titles, strict=True)):
+            show_image(axes[0, k], image / limit, title)
+            axis = axes[1, k]
+            axis.hist(image.flatten().clamp(-limit, limit), bins=37, range=(-limit, limit), color="0.35", density=True)
+            axis.set_xlim(-limit, limit)
+            axis.set_yticks([])
+            axis.set_xlabel("pixel value")
+        axes[1, 0].set_ylabel("how often")
+        return fig
+
+
+def training_levels(draws, lines, ylabel, title="", ylim=None, limits=(5e-4, 200.0)):
+    """Noise levels drawn in training, as a histogram over a logarithmic axis, behind lines {name: (sigma, value)}."""
+    with figure(size=(7.5, 3.4)) as (fig, axes):
+        axis, behind = axes[0, 0], axes[0, 0].twinx()
+        edges = torch.linspace(*[math.log(limit) for limit in limits], 61).exp()
+        share = torch.full((len(draws),), 100 / len(draws))
+        behind.hist(draws.clamp(*limits), bins=edges, weights=share, color="0.85")
+        behind.set_ylabel("draws in a bin (%, grey)")
+        behind.grid(False)
+        axis.set_zorder(behind.get_zorder() + 1)
+        axis.patch.set_visible(False)
+        for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+            axis.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
+        axis.set_xscale("log")
+        axis.set_xlim(*limits)
+        if ylim is not None:
+            axis.set_ylim(*ylim)
+        axis.set_xlabel("noise level σ")
+        axis.set_ylabel(ylabel)
+        axis.set_title(title)
         if len(lines) > 1:
             axis.legend(frameon=False)
         return fig
@@ -132,3 +209,36 @@ def denoising(noisy, denoised, score, sigma, size=2.4):
         [f"noisy, σ = {sigma:.3g}", "denoised D(x; σ)", "direction of the score"],
         size,
     )
+
+
+def field(places, arrows, likelihood, points, weights, x, answer, title=""):
+    """Images of two pixels as points of a plane: which way arrows lead, and what a denoiser makes of one image.
+
+    `places` (K, 2), `arrows` (K, 2), drawn at equal length; `likelihood` (n, n) over [-2, 2] x [-2, 2], shaded;
+    `points` (N, 2), drawn larger the larger their `weights` (N,); `x` (2,) and the `answer` (2,) to it.
+    """
+    with figure(size=(5.2, 5.5)) as (fig, axes):
+        axis = axes[0, 0]
+        extent = (-2, 2, -2, 2)
+        axis.imshow(likelihood.T, cmap="Greys", vmin=0, vmax=2 * likelihood.max(), extent=extent, origin="lower")
+        length = arrows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        unit = {"scale": 24, "width": 0.0035, "color": "0.35", "pivot": "mid"}
+        axis.quiver(*places.T, *(arrows / length).T, **unit)
+        axis.scatter(
+            *points.T, s=25 + 400 * weights, color=COLOURS[0], edgecolor="white", label="clean images y", zorder=3
+        )
+        axis.plot(*torch.stack([x, answer]).T, "--", color=COLOURS[1], zorder=4)
+        axis.plot(*x[:, None], "X", color=COLOURS[1], markersize=11, markeredgecolor="white", label="x", zorder=5)
+        axis.plot(
+            *answer[:, None], "*", color=COLOURS[1], markersize=15, markeredgecolor="white", label="D(x; σ)", zorder=5
+        )
+        axis.set_xlim(-2, 2)
+        axis.set_ylim(-2, 2)
+        axis.set_aspect("equal")
+        axis.grid(False)
+        axis.set_xlabel("left pixel (−1 black, 1 white)")
+        axis.set_ylabel("right pixel")
+        axis.set_title(title)
+        legend = fig.legend(loc="outside lower center", ncols=3, frameon=False)
+        legend.legend_handles[0].set_sizes([60])
+        return fig

@@ -4,22 +4,38 @@ All that is random in a step (which images, sigma, noise, dropout) follows from 
 the step, so a run that is resumed ends with the weights of one that was never stopped.
 """
 
-import csv
 import math
 import time
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from statistics import fmean as mean
 
 import torch
-import yaml
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from edm_lesson.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from edm_lesson.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    optimizer_tensors,
+    previous_path,
+    restore_optimizer,
+    save_checkpoint,
+)
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import choose_device
 from edm_lesson.designs import build_denoiser, build_loss
+from edm_lesson.runs import (
+    append_metrics,
+    checkpoint_path,
+    diverged,
+    held_signals,
+    open_run,
+    own_random_numbers,
+    write_grid,
+)
 
 
 def ema_decay(batch_size, half_life, images_seen=None, rampup=0.05):
@@ -51,16 +67,19 @@ def learning_rate_share(images_seen, settings):
     return rise * 0.5 * (1 + math.cos(math.pi * min(images_seen / settings.images, 1.0)))
 
 
-def train_step(denoiser, loss, optimizer, images, class_labels=None, autocast=None, scaler=None):
+def train_step(denoiser, loss, optimizer, images, class_labels=None, clip_norm=math.inf, autocast=None, scaler=None):
     """One step down the loss on a batch of clean images (B, C, H, W); returns the loss, still on the device.
 
-    `autocast` is a context for the forward pass in half precision, `scaler` a `torch.amp.GradScaler` for float16.
+    A gradient longer than `clip_norm` is shortened to that. `autocast` is a context for the forward pass in half
+    precision, `scaler` a `torch.amp.GradScaler` for float16, which skips steps whose gradient overflows.
     """
     scaler = scaler or torch.amp.GradScaler(enabled=False)
     with autocast or torch.autocast(images.device.type, enabled=False):
         value = loss(denoiser, images, class_labels).mean()
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(value).backward()
+    scaler.unscale_(optimizer)
+    torch.nn.utils.clip_grad_norm_(denoiser.parameters(), clip_norm)
     scaler.step(optimizer)
     scaler.update()
     return value.detach()
@@ -102,9 +121,9 @@ class Trainer:
     """Everything that training changes: weights, their average, the optimiser, and how many images were seen.
 
     `Trainer(config, images)` starts anew. `train()` goes on to the end of `config.training.images`, or to `until`;
-    it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives `config.yaml`, `log.csv` and
-    `checkpoint.safetensors`, and `resume()` takes up what it holds. `denoiser` is being trained, `ema_denoiser`
-    is its moving average, which makes the better images.
+    it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives what `edm_lesson.runs` lists,
+    and `resume()` takes up what it holds. `denoiser` is being trained, `ema_denoiser` is its moving average, which
+    makes the better images. `losses` are pairs (images seen, mean loss since the pair before).
     """
 
     def __init__(self, config, images, run_dir=None, device=None):
@@ -119,10 +138,12 @@ class Trainer:
         if 0 < label_dim <= top_label:
             raise ValueError(f"The labels go up to {top_label}; network.label_dim is {label_dim}, and must be larger.")
         self.images = images.to(self.device)
-        self.images_seen, self.losses = 0, []
+        self.images_seen, self.seconds, self.losses = 0, 0.0, []
+        self._recent, self._pending = [], []  # losses since the last of `losses`; and those still on the device
+        self._saved = None  # images seen at the last checkpoint
 
         settings = config.training
-        with torch.random.fork_rng(devices=[]):
+        with own_random_numbers():
             torch.manual_seed(_mix(settings.seed, 0))
             denoiser = build_denoiser(config)
         self.denoiser = denoiser.to(self.device, memory_format=torch.channels_last)
@@ -149,13 +170,15 @@ class Trainer:
         """Train on the next batch; returns its loss, on the device."""
         settings = self.config.training
         number = self.images_seen // settings.batch_size
-        indices = batch_indices(number, settings.batch_size, len(self.images), settings.seed).to(self.device)
+        indices = batch_indices(number, settings.batch_size, len(self.images), settings.seed)
+        indices = indices.to(self.device, non_blocking=True)  # blocking, the copy would wait for the step before
         labels = self.images.labels[indices] if self.config.network.label_dim else None
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
         torch.manual_seed(_mix(settings.seed, number + 1))
         self.denoiser.train()
+        batch = self.images.batch(indices)
         value = train_step(
-            self.denoiser, self.loss, self.optimizer, self.images.batch(indices), labels, autocast, self.scaler
+            self.denoiser, self.loss, self.optimizer, batch, labels, settings.clip_norm, autocast, self.scaler
         )
         self.images_seen += settings.batch_size
         self.scheduler.step()
@@ -165,73 +188,109 @@ class Trainer:
     def train(self, until=None, callback=None, progress=True):
         """Train until `until` images were seen (default: all that the configuration asks for); returns self.
 
-        Every `log_every` images the mean loss since the last time is appended to `losses` and to `log.csv` and
-        `callback(self)` is called; every `save_every`, at the end and on Ctrl-C a checkpoint is saved.
+        Every `log_every` images the mean loss since the last time is appended to `losses` and to `metrics.jsonl`, and
+        `callback(self)` is called; every `save_every`, at the end, on Ctrl-C and on SIGTERM a checkpoint is saved;
+        every `sample_every` and at the end a grid is drawn. Raises `TrainingError` where a loss isn't finite, and
+        where another process trains into `run_dir`.
         """
         settings = self.config.training
         until = min(until or settings.images, settings.images)
-        devices = [self.device] if self.device.type == "cuda" else []
-        total, count, started = torch.zeros((), device=self.device), 0, time.perf_counter()
-        bar = tqdm(
-            total=until, initial=min(self.images_seen, until), unit="image", unit_scale=True, disable=not progress
-        )
-        try:
-            with torch.random.fork_rng(devices), bar:
-                while self.images_seen < until:
-                    total += self.step()
-                    count += 1
-                    bar.update(settings.batch_size)
-                    if self._passed(settings.log_every) or self.images_seen >= until:
-                        self._log((total / count).item(), time.perf_counter() - started)
-                        total, count, started = torch.zeros_like(total), 0, time.perf_counter()
-                        bar.set_postfix(loss=f"{self.losses[-1][1]:.4f}")
-                        if callback is not None:
-                            callback(self)
-                    if self._passed(settings.save_every):
-                        self.save()
-        finally:
-            self.save()
+        folder = open_run(self.run_dir, self) if self.run_dir else nullcontext()
+        bar = tqdm(total=until, initial=min(self.images_seen, until), unit="img", unit_scale=True, disable=not progress)
+        with held_signals() as stop, folder, own_random_numbers(self.device), bar:
+            started, logged = time.perf_counter() - self.seconds, (self.images_seen, self.seconds)
+            while self.images_seen < until and not stop:
+                self._pending.append(self.step())
+                bar.update(settings.batch_size)
+                log = self._passed(settings.log_every) or self.images_seen >= until
+                save = self._passed(settings.save_every)
+                sample = self._passed(settings.sample_every) or self.images_seen >= settings.images
+                if log or save or sample:
+                    self._collect_losses()
+                    self.seconds = time.perf_counter() - started
+                if log:
+                    self._log((self.images_seen - logged[0]) / (self.seconds - logged[1]))
+                    logged = self.images_seen, self.seconds
+                    bar.set_postfix(loss=f"{self.losses[-1][1]:.4f}")
+                if save:
+                    self.save()
+                if sample and settings.sample_every and self.run_dir:
+                    write_grid(self.run_dir, self.ema_denoiser, self.images_seen, self.images.offset)
+                if log and callback is not None:
+                    callback(self)
+                if log or save or sample:
+                    started = time.perf_counter() - self.seconds  # what went to all that is not training time
+            self._collect_losses()
+            self.seconds = time.perf_counter() - started
+            if self._saved != self.images_seen:
+                self.save()
         return self
 
     def _passed(self, every):
-        """Whether the last step reached a multiple of `every` images."""
-        return self.images_seen // every > (self.images_seen - self.config.training.batch_size) // every
+        """Whether the last step reached a multiple of `every` images; never where that is 0."""
+        return every > 0 and self.images_seen % every < self.config.training.batch_size
 
-    def _log(self, loss, seconds):
-        self.losses.append((self.images_seen, loss))
+    def _collect_losses(self):
+        """Bring the losses over from the device, which has to finish its work for that, and look at them."""
+        values = torch.stack(self._pending).tolist() if self._pending else []
+        for step, value in enumerate(values, self.images_seen // self.config.training.batch_size - len(values)):
+            if not math.isfinite(value):
+                raise self._diverged(f"The loss is {value}", step)
+        self._recent += values
+        self._pending = []
+
+    def _diverged(self, what, step):
+        """The error that says `what` happened at `step`, counted from 0, and at which noise levels."""
+        settings = self.config.training
+        with own_random_numbers(self.device):
+            torch.manual_seed(_mix(settings.seed, step + 1))
+            sigma = self.loss.sample_sigma(settings.batch_size, device=self.device)  # what `step` draws first, too
+        path = checkpoint_path(self.run_dir) if self._saved is not None else None
+        return diverged(
+            f"{what} at step {step:,}, after {step * settings.batch_size:,} images", sigma, path, self._saved
+        )
+
+    def _log(self, images_per_second):
+        self.losses.append((self.images_seen, mean(self._recent)))
+        self._recent = []
         if self.run_dir:
-            path = self.run_dir / "log.csv"
-            fresh = not path.exists()
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            with open(path, "a", newline="") as file:
-                writer = csv.writer(file)
-                if fresh:
-                    writer.writerow(["images", "loss", "learning_rate", "seconds"])
-                writer.writerow(
-                    [self.images_seen, f"{loss:.6f}", f"{self.scheduler.get_last_lr()[0]:.3e}", f"{seconds:.2f}"]
-                )
+            append_metrics(
+                self.run_dir,
+                images=self.images_seen,
+                loss=self.losses[-1][1],
+                learning_rate=self.scheduler.get_last_lr()[0],
+                images_per_second=round(images_per_second, 2),
+                seconds=round(self.seconds, 2),
+            )
 
-    def save(self, path=None):
-        """Write all that is needed to go on to `path` (default: the run's checkpoint; nothing without a `run_dir`)."""
-        if path is None and self.run_dir is None:
+    def save(self):
+        """Write the run's checkpoint and keep the one before it; nothing without a `run_dir`.
+
+        Raises `TrainingError` rather than save weights that aren't finite, and `CheckpointError` where the file
+        can't be written.
+        """
+        if self.run_dir is None:
             return
         tensors = {f"model.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
         tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(tensor) for name, tensor in moments.items()}
+        if not torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all():
+            raise self._diverged("The weights are not finite", self.images_seen // self.config.training.batch_size - 1)
+        path = checkpoint_path(self.run_dir)
         save_checkpoint(
-            path or self.run_dir / "checkpoint.safetensors",
+            path,
             self.config,
-            tensors,
+            tensors | optimizer_tensors(self.optimizer),
+            previous_path(path),
             images_seen=self.images_seen,
+            seconds=self.seconds,
             offset=list(self.images.offset),
             losses=self.losses,
+            recent=self._recent,
             param_groups=self.optimizer.state_dict()["param_groups"],
             scheduler=self.scheduler.state_dict(),
             scaler=self.scaler.state_dict(),
         )
-        if self.run_dir:
-            (self.run_dir / "config.yaml").write_text(yaml.safe_dump(config_to_dict(self.config), sort_keys=False))
+        self._saved = self.images_seen
 
     def save_denoiser(self, path):
         """Write the averaged denoiser alone, for sampling: a quarter of the size of a full checkpoint."""
@@ -243,7 +302,7 @@ class Trainer:
 
         Raises `CheckpointError` where there is none, or where it belongs to another configuration.
         """
-        checkpoint = load_checkpoint(self.run_dir / "checkpoint.safetensors")
+        checkpoint = load_checkpoint(checkpoint_path(self.run_dir))
         theirs, ours = config_to_dict(checkpoint.config), config_to_dict(self.config)
         for section in ours:
             if theirs[section] != ours[section]:
@@ -253,17 +312,10 @@ class Trainer:
                 )
         self.denoiser.load_state_dict(checkpoint.part("model"))
         self.ema.module.load_state_dict(checkpoint.part("ema"))
-        parameters, state = list(self.denoiser.parameters()), {}
-        for name, tensor in checkpoint.part("optimizer").items():
-            index, moment = name.split(".")
-            if tensor.ndim:  # fused Adam walks through memory: moments must be laid out like their parameter
-                tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
-            state.setdefault(int(index), {})[moment] = tensor
-        self.optimizer.load_state_dict({"state": state, "param_groups": checkpoint.state["param_groups"]})
+        restore_optimizer(self.optimizer, checkpoint.part("optimizer"), checkpoint.state["param_groups"])
         self.scheduler.load_state_dict(checkpoint.state["scheduler"])
         self.scaler.load_state_dict(checkpoint.state["scaler"])
-        self.images_seen, self.losses = (
-            checkpoint.state["images_seen"],
-            [tuple(entry) for entry in checkpoint.state["losses"]],
-        )
+        self.images_seen, self.seconds = checkpoint.state["images_seen"], checkpoint.state["seconds"]
+        self.losses, self._recent = [tuple(pair) for pair in checkpoint.state["losses"]], checkpoint.state["recent"]
+        self._pending, self._saved = [], self.images_seen
         return self

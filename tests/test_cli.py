@@ -1,6 +1,6 @@
 """The command line does what it says, and tells users what to mend in one sentence."""
 
-import csv
+import json
 import sys
 
 import numpy as np
@@ -10,7 +10,8 @@ from PIL import Image
 
 from edm_lesson import cli
 
-TINY = ["--config", "smoke", "--device", "cpu", "--set", "training.images=320", "--set", "training.log_every=160"]
+SETTINGS = ["training.images=320", "training.log_every=160", "training.sample_every=0"]
+TINY = ["--config", "smoke", "--device", "cpu", *[part for setting in SETTINGS for part in ("--set", setting)]]
 
 
 @pytest.fixture
@@ -86,11 +87,11 @@ def test_training_is_logged_refuses_to_overwrite_and_resumes(run, tmp_path):
         "checkpoint.safetensors",
         "config.yaml",
         "denoiser.safetensors",
-        "log.csv",
-        "samples.png",
+        "environment.json",
+        "metrics.jsonl",
     }
-    rows = list(csv.DictReader((out / "log.csv").open()))
-    assert [int(row["images"]) for row in rows] == [160, 320]
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [160, 320]
 
     before = (out / "checkpoint.safetensors").read_bytes()
     code, _, error = run("train", *TINY, "--out", out)
@@ -99,12 +100,20 @@ def test_training_is_logged_refuses_to_overwrite_and_resumes(run, tmp_path):
     code, _, error = run("train", "--resume", "--device", "cpu", "--out", out)
     assert code == 0, error
     code, _, error = run("train", "--resume", "--out", out, "--set", "sigma_data=1")
-    assert "leave out --data and --set" in error
+    assert "leave out --data, --set and --minutes" in error
     for checkpoint in (out, out / "denoiser.safetensors"):
         code, _, error = run(
             "sample", "--device", "cpu", "--num-steps", 1, "--checkpoint", checkpoint, "--out", tmp_path / "x.npz"
         )
         assert code == 0, error
+
+
+@pytest.mark.parametrize("option", ["--resume", "--previous"])
+def test_going_on_with_nothing_is_refused(run, tmp_path, option):
+    code, _, message = run("train", option, "--out", tmp_path / "run")
+    assert code not in (0, None)
+    assert "There is no checkpoint" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_own_colour_pictures_can_be_trained_on(run, tmp_path):
@@ -160,7 +169,9 @@ def test_conditional_models_draw_the_labels_in_turn(run, tmp_path):
         (["--set", "training.batchsize=3"], "did you mean 'batch_size'?"),
         (["--set", "sigma_data=-1"], "sigma_data is -1"),
         (["--data", "nowhere"], "There is no data set 'nowhere'"),
-        (["--resume"], "There is no checkpoint"),
+        (["--resume", "--minutes", "1"], "leave out --data, --set and --minutes"),
+        (["--minutes", "1"], "--minutes and training.images both say how long"),
+        (["--set", "training.clip_norm=0"], "training.clip_norm is 0.0"),
     ],
 )
 def test_impossible_training_is_refused_in_one_sentence(run, tmp_path, arguments, expected):

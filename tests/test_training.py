@@ -1,11 +1,16 @@
 """Training learns, averages its weights as it says, and goes on exactly where it was stopped."""
 
+import signal
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from edm_lesson.checkpoints import CheckpointError
+from edm_lesson.checkpoints import CheckpointError, load_checkpoint
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
+from edm_lesson.losses import EDMLoss
+from edm_lesson.runs import TrainingError
 from edm_lesson.samplers import sample_images
 from edm_lesson.training import (
     Trainer,
@@ -21,9 +26,8 @@ CPU = {"device": "cpu"}
 
 
 def short(*overrides, images=320):
-    return load_config(
-        "smoke", [f"training.images={images}", "training.log_every=64", "training.warmup=64", *overrides]
-    )
+    every = ["training.log_every=64", "training.save_every=128", "training.sample_every=0", "training.warmup=64"]
+    return load_config("smoke", [f"training.images={images}", *every, *overrides])
 
 
 @pytest.fixture(scope="module")
@@ -102,21 +106,99 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_stopped(few, 
     assert resumed.images_seen == stop
     resumed.train(progress=False)
     assert torch.equal(weights(resumed), weights(whole))
+    assert resumed.losses[-1] == whole.losses[-1]
 
 
-def test_an_interrupted_run_is_saved_and_goes_on_exactly(few, tmp_path):
-    def interrupt(trainer):
-        if trainer.images_seen == 128:
-            raise KeyboardInterrupt
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_run_interrupted_in_the_midst_of_a_step_goes_on_exactly(few, tmp_path, number, raised):
+    def leave(*_):
+        raise SystemExit
 
     trainer = Trainer(short(), few, tmp_path, **CPU)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train(callback=interrupt, progress=False)
+    loss, calls = trainer.loss, []
+
+    def interrupting(*arguments):
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(number)
+        return loss(*arguments)
+
+    trainer.loss = interrupting
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with pytest.raises(raised):
+            trainer.train(progress=False)
+        assert signal.getsignal(signal.SIGTERM) is leave, "what was there before is put back"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert trainer.images_seen == 7 * 16, "the step was finished, and no other begun"
     resumed = Trainer(short(), few, tmp_path, **CPU).resume().train(progress=False)
     again = trainer.train(progress=False)
     whole = Trainer(short(), few, **CPU).train(progress=False)
     assert torch.equal(weights(resumed), weights(whole))
     assert torch.equal(weights(again), weights(whole))
+    assert resumed.losses == again.losses == whole.losses
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_its_checkpoint(few, tmp_path):
+    class Failing(EDMLoss):
+        levels = ()
+
+        def sample_sigma(self, *arguments, **settings):
+            self.levels = [*self.levels, super().sample_sigma(*arguments, **settings)]
+            return self.levels[-1]
+
+        def __call__(self, *arguments):
+            value = super().__call__(*arguments)
+            return value * float("nan") if len(self.levels) == 11 else value
+
+    trainer = Trainer(short(), few, tmp_path, **CPU)
+    trainer.loss = Failing()
+    with pytest.raises(TrainingError, match=r"loss is nan at step 10, after 160 images") as stop:
+        trainer.train(progress=False)
+    drawn = trainer.loss.levels[10]
+    assert f"with sigma from {drawn.min():.3g} to {drawn.max():.3g}" in str(stop.value)
+    assert f"last good checkpoint is {tmp_path / 'checkpoint.safetensors'}, after 128 images" in str(stop.value)
+    assert load_checkpoint(tmp_path / "checkpoint.safetensors").state["images_seen"] == 128
+    with pytest.raises(TrainingError, match="nan at step 10"):
+        trainer.train(progress=False)
+
+
+def test_weights_that_are_not_finite_are_never_saved(few, tmp_path):
+    trainer = Trainer(short(), few, tmp_path, **CPU).train(until=64, progress=False)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    next(trainer.denoiser.parameters()).data[0] = float("inf")
+    with pytest.raises(TrainingError, match=r"weights are not finite at step 3.*after 64 images"):
+        trainer.save()
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_step_reads_nothing_back_from_the_device(few):
+    class Reads(TorchDispatchMode):
+        found = 0
+
+        def __torch_dispatch__(self, function, types, arguments=(), settings=None):
+            if function is torch.ops.aten._local_scalar_dense.default and arguments[0].is_floating_point():
+                self.found += 1
+            return function(*arguments, **(settings or {}))
+
+    trainer = Trainer(short(), few, **CPU)
+    with Reads() as reads:
+        trainer.step()
+        assert reads.found == 0
+        trainer.step().item()
+    assert reads.found == 1, "this test notices what it should"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_step_does_not_wait_for_the_gpu(few):
+    trainer = Trainer(short("data.centre=true"), few.centred(), device="cuda")
+    trainer.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_resuming_with_another_configuration_is_refused(few, tmp_path):
@@ -162,6 +244,36 @@ def test_a_step_goes_down_the_loss():
 
     values = [train_step(model, loss, optimizer, images).item() for _ in range(300)]
     assert values[-1] < 0.01 * values[0]
+
+
+def long_gradient(denoiser, images, class_labels):
+    return 100 * denoiser(images)
+
+
+@pytest.mark.parametrize("scaler", [None, torch.amp.GradScaler("cpu", init_scale=1024.0)])
+def test_clipping_bounds_the_norm_of_the_gradient_and_keeps_its_direction(scaler):
+    moves = {}
+    for clip_norm in (0.5, 1e6):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 4)
+        start = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+        optimizer = torch.optim.SGD(model.parameters(), 1.0)
+        train_step(model, long_gradient, optimizer, torch.ones(8, 4), clip_norm=clip_norm, scaler=scaler)
+        moves[clip_norm] = start - torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    assert moves[0.5].norm() == pytest.approx(0.5, rel=1e-3)
+    assert moves[1e6].norm() == pytest.approx(25 * (20**0.5), rel=1e-3), "the gradient itself"
+    torch.testing.assert_close(moves[0.5] / moves[0.5].norm(), moves[1e6] / moves[1e6].norm(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_scaler_skips_a_step_whose_gradient_overflows():
+    model, scaler = torch.nn.Linear(4, 4), torch.amp.GradScaler("cpu", init_scale=1e38)
+    start = model.weight.detach().clone()
+    value = train_step(
+        model, long_gradient, torch.optim.SGD(model.parameters(), 1.0), torch.ones(8, 4), clip_norm=1.0, scaler=scaler
+    )
+    assert value.isfinite()
+    assert torch.equal(model.weight, start)
+    assert scaler.get_scale() < 1e38
 
 
 def test_precision_is_the_one_named_or_the_fastest_that_the_device_multiplies():
