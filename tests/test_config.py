@@ -32,6 +32,7 @@ def test_overrides_change_single_settings():
     )
     assert (config.training.batch_size, config.network.attn_resolutions, config.data.centre) == (7, (14,), True)
     assert config.sigma_data == 1.0
+    assert load_config("smoke", ["training.clip_norm=inf"]).training.clip_norm == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,9 @@ def test_overrides_change_single_settings():
         ("training: {batch_size: true}", r"training\.batch_size is True; it must be a whole number"),
         ("training: {batch_size: 0}", r"training\.batch_size is 0; it must be a whole number, 1 or more"),
         ("training: {learning_rate: -1}", r"training\.learning_rate is -1\.0"),
+        ("training: {clip_norm: 0}", r"training\.clip_norm is 0\.0; it must be a number above 0"),
+        ("training: {sample_every: -1}", r"training\.sample_every is -1; it must be a whole number, 0 or more"),
+        ("training: {minutes: 3}", r"unknown key training\.minutes"),
         ("training: {precision: bf8}", "precision is 'bf8'; it must be one of auto, float32, bf16, fp16"),
         ("network: {channel_mult: 2}", r"network\.channel_mult is 2; it must be a list"),
         ("network: {channel_mult: [a]}", r"network\.channel_mult is 'a'; it must be a whole number"),
