@@ -118,8 +118,8 @@ def smooth(values, window=10):
     return [fmean(values[end - min(window, 1 + end // 5) : end]) for end in range(1, len(values) + 1)]
 
 
-def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2)):
-    """Lines {name: (x, y)} in one picture, told apart by colour and marker."""
+def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2), xticks=()):
+    """Lines {name: (x, y)} in one picture, told apart by colour and marker; `xticks` are marked, if there are any."""
     with figure(size=size) as (fig, axes):
         axis = axes[0, 0]
         for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
@@ -128,6 +128,9 @@ def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2)):
             axis.set_xscale("log")
         if logy:
             axis.set_yscale("log")
+        if len(xticks):
+            axis.set_xticks(xticks, [f"{tick:g}" for tick in xticks])
+            axis.minorticks_off()
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         if len(lines) > 1:
@@ -241,4 +244,18 @@ def field(places, arrows, likelihood, points, weights, x, answer, title=""):
         axis.set_title(title)
         legend = fig.legend(loc="outside lower center", ncols=3, frameon=False)
         legend.legend_handles[0].set_sizes([60])
+        return fig
+
+
+def clouds(groups, limit=1.5, size=2.7):
+    """Images of two pixels as points of a plane: {title: points (N, 2)} side by side, from -`limit` to `limit`."""
+    with figure(1, len(groups), (len(groups) * size, size + 0.5), sharex=True, sharey=True) as (fig, axes):
+        for axis, (title, points) in zip(axes[0], groups.items(), strict=True):
+            axis.plot(*points.T, ".", color="black", markersize=2, alpha=0.4)
+            axis.set_title(title)
+            axis.set_xlim(-limit, limit)
+            axis.set_ylim(-limit, limit)
+            axis.set_aspect("equal")
+            axis.set_xlabel("left pixel")
+        axes[0, 0].set_ylabel("right pixel")
         return fig
