@@ -1,4 +1,4 @@
-"""The command line: `edm-lesson train`, `curves`, `sample`, `course` and `lab`."""
+"""The command line: `edm-lesson train`, `curves`, `sample`, `evaluate`, `train-classifier`, `course` and `lab`."""
 
 import json
 import signal
@@ -198,6 +198,73 @@ def sample(
     else:
         save_grid(pixels, out)
     print(f"{num_samples} images in {out}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        str, typer.Option(help="lesson (the model of the course), a checkpoint, or the folder of a run.")
+    ] = "lesson",
+    num_samples: Annotated[
+        int, typer.Option(help="Digits a seed; ratios of different numbers can't be compared.")
+    ] = 2000,
+    num_steps: Annotated[str, typer.Option(help="Heun steps, one number or several: 4,8,18,40.")] = "18",
+    seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 250,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON file; default: runs/evaluation/<name of the checkpoint>.json.")
+    ] = None,
+    device: Annotated[str | None, DEVICE] = None,
+):
+    """Measure the quality of a model's digits: Fréchet distance ratio, share recognised, memorisation.
+
+    Example: edm-lesson evaluate --checkpoint runs/lesson --num-steps 8,18
+    """
+    from edm_lesson.checkpoints import load_denoiser
+    from edm_lesson.data import choose_device
+    from edm_lesson.evaluation import Judge, evaluate_steps, quality_table
+    from edm_lesson.runs import describe_environment
+
+    steps = [parse_whole("--num-steps", part) for part in num_steps.split(",")]
+    device = choose_device(device)
+    denoiser = load_denoiser(checkpoint, device)
+    judge = Judge(num_samples, device=device)
+    results = evaluate_steps(denoiser, judge, steps, seeds=seeds, batch_size=batch_size)
+    print(quality_table(results, judge))
+    out = out or Path("runs", "evaluation", f"{Path(checkpoint).stem}.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"checkpoint": checkpoint, "num_samples": num_samples, "real": judge.real, "results": results}
+    out.write_text(json.dumps({**facts, "environment": describe_environment(device)}, indent=2) + "\n")
+    print(f"Every seed's figures are in {out}")
+
+
+@app.command()
+def train_classifier(
+    out: Annotated[Path, typer.Option(help="Where to write it.")] = Path("runs/digit-classifier.safetensors"),
+    epochs: Annotated[int, typer.Option(help="Passes over the training digits.")] = 8,
+    device: Annotated[str | None, DEVICE] = None,
+):
+    """Train the digit classifier that `evaluate` judges with.
+
+    Example: edm-lesson train-classifier --out data/pretrained/digit-classifier.safetensors
+    """
+    from edm_lesson.data import choose_device, load_images
+    from edm_lesson.evaluation import in_batches, save_classifier
+    from edm_lesson.evaluation import train_classifier as train_on
+
+    device = choose_device(device)
+    classifier = train_on(load_images("mnist", device=device), epochs)
+    test = load_images("mnist", "test", device=device)
+    accuracy = (in_batches(classifier, test.pixels).argmax(dim=1) == test.labels).double().mean().item()
+    save_classifier(classifier, out, test_accuracy=accuracy, epochs=epochs)
+    print(f"{out} reads {accuracy:.2%} of the test digits")
+
+
+def parse_whole(option, text):
+    """A whole number as typed after `option`. Raises `ValueError` for anything else."""
+    if not text.strip().isdigit():
+        raise ValueError(f"{option} is {text!r}; write whole numbers, such as 18 or 4,8,18,40.")
+    return int(text)
 
 
 def parse_labels(text):

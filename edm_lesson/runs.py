@@ -157,7 +157,7 @@ def images_in(minutes, trainer, seconds=3.0):
     return max(batches, 1) * trainer.config.training.batch_size
 
 
-def describe_environment(device, dtype):
+def describe_environment(device, dtype=torch.float32):
     """What may change the result of a run or its speed, as a dictionary of plain values."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,0 +1,266 @@
+"""Measuring quality: a digit classifier, the Fréchet distance of its features, and what they say about samples.
+
+The distance ratio compares 2,000 images with the 10,000 test digits; 1 is as good as real digits. It depends on the
+number of images: never compare across numbers.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from edm_lesson.checkpoints import CheckpointError, load_tensors, save_tensors
+from edm_lesson.checks import check_count
+from edm_lesson.data import data_folder, load_images, normalise, to_uint8
+from edm_lesson.samplers import sample_images
+
+CLASSIFIER = "digit-classifier.safetensors"  # in data/pretrained
+CONFIDENCE = 0.95  # a digit counts as recognised when the classifier is at least that sure of its class
+
+
+def central(x):
+    """The central 28×28 of digits (B, 1, H, W) with a border around them. Raises `ValueError` for other images."""
+    border = (x.shape[-1] - 28) // 2
+    if x.ndim != 4 or x.shape[1] != 1 or x.shape[-1] != x.shape[-2] or border < 0:
+        raise ValueError(
+            f"The images are {tuple(x.shape)}; only digits, (batch, 1, 28, 28) or with a border, have this."
+        )
+    return x[..., border : border + 28, border : border + 28]
+
+
+class DigitClassifier(nn.Module):
+    """Which digit is it? Images (B, 1, 28, 28) in [-1, 1] to the logits of ten classes (B, 10).
+
+    Larger images, such as digits padded to 32×32, are cut to the central 28×28.
+    """
+
+    def __init__(self):
+        super().__init__()
+        widths, strides = [1, 32, 32, 64, 64, 128, 128], [1, 2, 1, 2, 1, 1]
+        layers = [
+            nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+            for before, after, stride in zip(widths, widths[1:], strides, strict=False)
+        ]
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(widths[-1], 10)
+
+    def features(self, x):
+        """The penultimate layer, (B, 128): what the Fréchet distance compares. Raises `ValueError` for no digits."""
+        return self.body(central(x))
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def frechet_distance(a, b):
+    """The Fréchet distance of two sets of features (N, D) and (M, D), each taken for a Gaussian: a number, 0 or more.
+
+    |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), C the covariances, in float64. Raises `ValueError` for
+    other shapes and fewer than two rows.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(f"The features are {tuple(a.shape)} and {tuple(b.shape)}; (N, D) and (M, D) are expected.")
+    a, b = a.double(), b.double()
+    values, vectors = torch.linalg.eigh(a.T.cov())
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # C_a^(1/2)
+    product = torch.linalg.eigvalsh(root @ b.T.cov() @ root)  # its eigenvalues are those of C_a C_b
+    trace = a.var(dim=0).sum() + b.var(dim=0).sum() - 2 * product.clamp(min=0).sqrt().sum()
+    return ((a.mean(dim=0) - b.mean(dim=0)).square().sum() + trace).clamp(min=0).item()
+
+
+def distance_ratio(features, train_features, test_features, subsets=5, seed=0):
+    """How much further from the test digits than real digits are: 1 is as good as real.
+
+    The Fréchet distance of `features` (N, D) to `test_features`, divided by the mean of the same distance for
+    `subsets` random subsets of N rows of `train_features`.
+    """
+    return frechet_distance(features, test_features) / real_distance(
+        len(features), train_features, test_features, subsets, seed
+    )
+
+
+def real_distance(count, train_features, test_features, subsets=5, seed=0):
+    """The mean Fréchet distance of `subsets` random subsets of `count` training digits to the test digits."""
+    generator = torch.Generator().manual_seed(seed)
+    distances = []
+    for _ in range(subsets):
+        chosen = torch.randperm(len(train_features), generator=generator)[:count]
+        distances.append(frechet_distance(train_features[chosen], test_features))
+    return sum(distances) / subsets
+
+
+def train_classifier(images, epochs=8, batch_size=128, learning_rate=4e-3, seed=0, progress=True):
+    """A `DigitClassifier` trained on `images` (`data.Images`) with small random shifts, turns and scalings."""
+    device = images.pixels.device
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = DigitClassifier().to(device, memory_format=torch.channels_last).train()
+    steps = epochs * (len(images) // batch_size)
+    optimizer = torch.optim.AdamW(classifier.parameters(), learning_rate, weight_decay=0.05)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    bar = tqdm(total=steps * batch_size, unit="image", unit_scale=True, disable=not progress)
+    with bar:
+        for _ in range(epochs):
+            order = torch.randperm(len(images), generator=generator, device=device)
+            for chosen in order[: len(order) // batch_size * batch_size].split(batch_size):
+                x = jitter(images.batch(chosen), generator)
+                loss = F.cross_entropy(classifier(x), images.labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                bar.update(batch_size)
+    return classifier.eval().requires_grad_(False)
+
+
+def jitter(x, generator, turn=0.2, stretch=0.15, shift=0.14):
+    """Images (B, C, H, W), each turned by up to `turn` radians, scaled by up to `stretch` and shifted by up to
+    `shift` half-widths, in both directions."""
+
+    def uniform(most):
+        return most * (2 * torch.rand(len(x), generator=generator, device=x.device) - 1)
+
+    angle, wide, high = uniform(turn), 1 + uniform(stretch), 1 + uniform(stretch)
+    rows = [
+        torch.stack([wide * angle.cos(), -angle.sin(), uniform(shift)], dim=1),
+        torch.stack([angle.sin(), high * angle.cos(), uniform(shift)], dim=1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def save_classifier(classifier, path, **facts):
+    """Write a classifier's weights and plain `facts` about it, such as its accuracy, to `path`."""
+    save_tensors(path, classifier.state_dict(), {"digit_classifier": facts})
+
+
+def load_classifier(path=None, device="cpu"):
+    """The digit classifier in the file `path` (default: the one that comes with the course), for evaluation only.
+
+    Raises `CheckpointError` where the file is missing, damaged, or holds something else.
+    """
+    path = path or data_folder() / "pretrained" / CLASSIFIER
+    if not path.is_file():
+        raise CheckpointError(
+            f"The digit classifier is not at {path}: it comes with the repository, not with the installed package. "
+            f"Set EDM_LESSON_DATA to the repository's data folder, or train it: edm-lesson train-classifier"
+        )
+    tensors, header = load_tensors(path)
+    if "digit_classifier" not in header:
+        raise CheckpointError(f"{path} holds no digit classifier; train one with: edm-lesson train-classifier")
+    classifier = DigitClassifier()
+    classifier.load_state_dict(tensors)
+    return classifier.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def in_batches(function, pixels, size=1000):
+    """`function` of uint8 images (N, C, H, W), normalised, `size` at a time."""
+    with torch.inference_mode():
+        return torch.cat([function(normalise(part)) for part in pixels.split(size)])
+
+
+def nearest_distances(pixels, others, size=500):
+    """For each of the uint8 images `pixels` (N, C, H, W) the index of and the distance to the nearest of `others`.
+
+    The distance is the root of the summed squares of all pixels' differences, pixels in [-1, 1].
+    """
+    targets = normalise(others).flatten(1)
+    indices, distances = [], []
+    for part in pixels.split(size):
+        distance, index = torch.cdist(normalise(part).flatten(1), targets).min(dim=1)
+        indices.append(index)
+        distances.append(distance)
+    return torch.cat(indices), torch.cat(distances)
+
+
+class Judge:
+    """Measures sets of `count` digits against MNIST: made once, used for many sets.
+
+    `judge(pixels)` takes uint8 images (`count`, 1, 28, 28) (or padded ones) and returns a dictionary:
+
+    distance_ratio : Fréchet distance to the test digits over that of real training digits; 1 is as good as real.
+    recognised : the share of which the classifier is sure, at 95 % confidence.
+    class_shares : how much of each class there is, by the classifier's best guess.
+    nearest : the median distance to the nearest training digit.
+    copies : the share nearer to a training digit than all but 1 % of the test digits are; real digits have 0.01.
+
+    `judge.real` holds the same of the first `count` test digits, where the ratio is 1 by definition.
+    """
+
+    def __init__(self, count=2000, classifier=None, device="cpu"):
+        check_count("num_samples", count, minimum=2)
+        self.count, self.classifier = count, classifier or load_classifier(device=device)
+        self.train, test = load_images("mnist", "train", device=device), load_images("mnist", "test", device=device)
+        self.test_features = in_batches(self.classifier.features, test.pixels)
+        self.distance = real_distance(
+            count, in_batches(self.classifier.features, self.train.pixels), self.test_features
+        )
+        _, nearest = nearest_distances(test.pixels[:2000], self.train.pixels)
+        self.close = nearest.quantile(0.01).item()
+        self.real = self.describe(test.pixels[:count]) | {"distance_ratio": 1.0}
+
+    def describe(self, pixels):
+        probabilities = in_batches(self.classifier, pixels).softmax(dim=1)
+        _, nearest = nearest_distances(central(pixels), self.train.pixels)
+        shares = probabilities.argmax(dim=1).bincount(minlength=10) / len(pixels)
+        return {
+            "recognised": (probabilities.amax(dim=1) >= CONFIDENCE).float().mean().item(),
+            "class_shares": [round(share, 4) for share in shares.tolist()],
+            "nearest": nearest.median().item(),
+            "copies": (nearest < self.close).float().mean().item(),
+        }
+
+    def __call__(self, pixels):
+        if len(pixels) != self.count:
+            raise ValueError(f"{len(pixels)} images were given; this judge measures sets of {self.count}.")
+        pixels = pixels.to(self.train.pixels.device)
+        features = in_batches(self.classifier.features, pixels)
+        return {"distance_ratio": frechet_distance(features, self.test_features) / self.distance} | self.describe(
+            pixels
+        )
+
+
+def evaluate(denoiser, judge, *, seeds=3, progress=True, **settings):
+    """What `judge` says of `judge.count` samples of `denoiser`, for each of `seeds` sampling seeds: a list.
+
+    `settings` go to `sample_images`: `num_steps`, `batch_size`, churn and so on.
+    """
+    check_count("seeds", seeds)
+    rows = []
+    for seed in range(seeds):
+        samples = sample_images(denoiser, judge.count, seed=seed * judge.count, progress=progress, **settings)
+        rows.append({"seed": seed, **judge(to_uint8(samples, getattr(denoiser, "offset", (0.0,))))})
+    return rows
+
+
+def evaluate_steps(denoiser, judge, num_steps, **settings):
+    """`evaluate` for each of several numbers of Heun steps: its rows in one list, with `num_steps` and `nfe` added."""
+    return [
+        {"num_steps": steps, "nfe": 2 * steps - 1, **row}
+        for steps in num_steps
+        for row in evaluate(denoiser, judge, num_steps=steps, **settings)
+    ]
+
+
+def quality_table(rows, judge):
+    """A table as text: for each number of steps in `rows` mean ± spread over the seeds, and what real digits score.
+
+    The spread is half the distance between the largest and the smallest value.
+    """
+    lines = [f"{'steps':>5} {'NFE':>4}  {'distance ratio':>16}  {'recognised':>16}  {'nearest':>13}  {'copies':>8}"]
+
+    def cell(values, scale=1.0, digits=2):
+        middle, spread = sum(values) / len(values) * scale, (max(values) - min(values)) / 2 * scale
+        return f"{middle:.{digits}f}" + (f" ± {spread:.{digits}f}" if len(values) > 1 else "")
+
+    groups = {row["num_steps"]: [other for other in rows if other["num_steps"] == row["num_steps"]] for row in rows}
+    for steps, group in {**groups, None: [judge.real]}.items():
+        ratio, recognised, nearest, copies = (
+            [row[name] for row in group] for name in ("distance_ratio", "recognised", "nearest", "copies")
+        )
+        lines.append(
+            f"{steps or 'real':>5} {2 * steps - 1 if steps else '':>4}  {cell(ratio):>16}  "
+            f"{cell(recognised, 100, 1) + ' %':>16}  {cell(nearest):>13}  {cell(copies, 100, 1) + ' %':>8}"
+        )
+    return "\n".join(lines)

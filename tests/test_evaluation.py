@@ -1,0 +1,140 @@
+"""Measuring quality: the Fréchet distance in closed form, the classifier, and a judge that tells good from bad."""
+
+import pytest
+import torch
+
+from edm_lesson import evaluation
+from edm_lesson.checkpoints import CheckpointError
+from edm_lesson.data import Images, load_images
+from edm_lesson.evaluation import (
+    DigitClassifier,
+    Judge,
+    distance_ratio,
+    evaluate,
+    frechet_distance,
+    load_classifier,
+    nearest_distances,
+    save_classifier,
+    train_classifier,
+)
+
+
+def gaussian(count, scales, seed=0):
+    """`count` rows with mean exactly 0 and covariance exactly diag(`scales`^2)."""
+    rows = torch.randn(count, len(scales), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    rows = rows - rows.mean(dim=0)
+    return rows @ torch.linalg.inv(torch.linalg.cholesky(rows.T.cov())).T * torch.tensor(scales)
+
+
+def test_equal_sets_have_no_distance():
+    a = gaussian(50, [1.0, 2.0, 0.5])
+    assert frechet_distance(a, a[torch.randperm(50)]) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_shift_adds_its_square():
+    a, d = gaussian(50, [1.0, 2.0, 0.5]), torch.tensor([0.3, -1.0, 2.0])
+    assert frechet_distance(a, a + d) == pytest.approx(d.square().sum().item(), rel=1e-6)
+
+
+def test_diagonal_gaussians_have_a_closed_form():
+    a, b = gaussian(300, [1.0, 2.0, 0.5]), gaussian(80, [1.5, 0.1, 0.0], seed=1) + 1
+    expected = 3 + 0.5**2 + 1.9**2 + 0.5**2  # |shift|^2 and the squared differences of the standard deviations
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-6)
+
+
+def test_it_does_not_depend_on_the_coordinates():
+    a, b = gaussian(100, [1.0, 2.0, 0.5]), gaussian(100, [0.3, 1.0, 1.0], seed=1) + 0.2
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
+    assert frechet_distance(a @ turn, b @ turn) == pytest.approx(frechet_distance(a, b), rel=1e-6)
+
+
+def test_fewer_rows_than_features_are_fine():
+    a, b = torch.randn(5, 20), torch.randn(7, 20)
+    assert 0 < frechet_distance(a, b) < 1e3
+
+
+@pytest.mark.parametrize(("a", "b"), [((5, 3), (5, 4)), ((5,), (5,)), ((1, 3), (5, 3))])
+def test_features_that_cannot_be_compared_are_refused(a, b):
+    with pytest.raises(ValueError, match=r"\(N, D\) and \(M, D\) are expected"):
+        frechet_distance(torch.zeros(a), torch.zeros(b))
+
+
+def test_the_ratio_of_real_data_is_about_1_and_grows_with_a_shift():
+    generator = torch.Generator().manual_seed(0)
+    train, test, more = (torch.randn(n, 4, generator=generator) for n in (20_000, 10_000, 2_000))
+    assert distance_ratio(more, train, test) == pytest.approx(1, abs=0.6)
+    assert distance_ratio(more + 0.2, train, test) > 5
+
+
+def test_nearest_distances_are_exact():
+    pixels = torch.randint(0, 256, (30, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    queries = pixels[[7, 3]].clone()
+    queries[0, 0, 0, 0] ^= 128
+    index, distance = nearest_distances(queries, pixels, size=1)
+    assert index.tolist() == [7, 3]
+    assert distance.tolist() == pytest.approx([128 / 127.5, 0], abs=2e-2)
+
+
+def test_the_shipped_classifier_is_small_and_reads_the_test_digits():
+    path = evaluation.data_folder() / "pretrained" / evaluation.CLASSIFIER
+    assert path.stat().st_size <= 2_000_000
+    test = load_images("mnist", "test")
+    guesses = evaluation.in_batches(load_classifier(), test.pixels).argmax(dim=1)
+    assert (guesses == test.labels).float().mean() >= 0.993
+    padded = evaluation.in_batches(load_classifier(), test.padded(32).pixels[:100]).argmax(dim=1)
+    assert torch.equal(padded, guesses[:100]), "a border changes nothing"
+
+
+def test_a_classifier_learns_and_is_kept(mnist, tmp_path):
+    few = Images(mnist.pixels[:2000], mnist.labels[:2000])
+    classifier = train_classifier(few, epochs=4, progress=False)
+    guesses = evaluation.in_batches(classifier, mnist.pixels[2000:3000]).argmax(dim=1)
+    assert (guesses == mnist.labels[2000:3000]).float().mean() > 0.85
+    save_classifier(classifier, tmp_path / "c.safetensors", test_accuracy=0.9)
+    again = load_classifier(tmp_path / "c.safetensors")
+    assert torch.equal(evaluation.in_batches(again, mnist.pixels[2000:3000]).argmax(dim=1), guesses)
+    with pytest.raises(CheckpointError, match=r"not at .*edm-lesson train-classifier"):
+        load_classifier(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 27, 27), (2, 1, 28, 32), (1, 28, 28)])
+def test_what_is_no_digit_is_refused(shape):
+    with pytest.raises(ValueError, match="only digits"):
+        DigitClassifier().eval()(torch.zeros(shape))
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return Judge(count=500)
+
+
+def test_real_digits_score_about_1_and_spoiled_ones_do_not(judge, mnist):
+    real = judge(mnist.pixels[torch.randperm(60_000, generator=torch.Generator().manual_seed(5))[:500]])
+    assert real["distance_ratio"] == pytest.approx(1, abs=0.25)
+    assert real["recognised"] > 0.97
+    assert sum(real["class_shares"]) == pytest.approx(1, abs=1e-3)
+    assert real["copies"] == 1, "these are training digits"
+    assert judge.real["recognised"] > 0.96
+    assert judge.real["copies"] < 0.04
+
+    test = load_images("mnist", "test").pixels[:500]
+    noise = torch.randint(-90, 90, test.shape, generator=torch.Generator().manual_seed(0))
+    noisy = judge((test + noise).clamp(0, 255).byte())
+    assert noisy["distance_ratio"] > 3 * real["distance_ratio"]
+    assert noisy["nearest"] > judge.real["nearest"]
+    labels = load_images("mnist", "test").labels
+    only_ones = load_images("mnist", "test").pixels[labels == 1][:500]
+    assert judge(only_ones)["distance_ratio"] > 20
+    assert judge(only_ones)["class_shares"][1] > 0.98
+    with pytest.raises(ValueError, match="3 images were given; this judge measures sets of 500"):
+        judge(test[:3])
+
+
+def test_samples_are_measured_seed_by_seed_and_repeatably(judge, make_denoiser):
+    rows = evaluate(make_denoiser(), judge, seeds=2, num_steps=1, batch_size=250, progress=False)
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert rows[0]["distance_ratio"] != rows[1]["distance_ratio"]
+    assert all(row["distance_ratio"] > 20 for row in rows), "an untrained model is far from real digits"
+    again = evaluate(make_denoiser(), judge, seeds=1, num_steps=1, batch_size=500, progress=False)
+    assert again[0]["distance_ratio"] == pytest.approx(rows[0]["distance_ratio"], rel=1e-2)
