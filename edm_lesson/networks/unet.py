@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edm_lesson.checks import check_count, check_number
-from edm_lesson.networks.layers import PositionalEmbedding, ResidualBlock, group_norm, zero_init
+from edm_lesson.networks.layers import GroupNorm, PositionalEmbedding, ResidualBlock, zero_init
 
 
 class LessonUNet(nn.Module):
@@ -104,7 +104,7 @@ class LessonUNet(nn.Module):
                 level.append(block(width + skips.pop(), out, resolution))
                 width = out
             self.decoder.append(level)
-        self.norm_out = group_norm(width)
+        self.norm_out = GroupNorm(width)
         self.conv_out = zero_init(nn.Conv2d(width, pixels, 3, padding=1))
 
     def embed(self, c_noise, class_labels=None, augment_labels=None):
