@@ -139,14 +139,15 @@ def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2), xticks=
 
 
 def curve_panels(panels, xlabel, ylabel="", logx=False, logy=False, ylim=None, columns=2, size=(4.0, 2.5)):
-    """Several pictures of lines, {title: {name: (x, y)}}, on the same axes; one legend for all, where names differ."""
+    """Several pictures of lines, {title: {name: (x, y)}}, on the same axes, with one legend; points are larger."""
     rows = -(-len(panels) // columns)
     with figure(rows, columns, (columns * size[0], rows * size[1] + 0.4), sharex=True, sharey=True) as (fig, axes):
         for axis in axes.flat[len(panels) :]:
             axis.remove()
         for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
             for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
-                axis.plot(x, y, color=colour, marker=marker, markersize=4, markevery=max(1, len(x) // 12), label=name)
+                dot, every = 8 if len(x) == 1 else 4, max(1, len(x) // 12)
+                axis.plot(x, y, color=colour, marker=marker, markersize=dot, markevery=every, label=name)
             axis.set_title(title)
             if logx:
                 axis.set_xscale("log")
@@ -164,28 +165,28 @@ def curve_panels(panels, xlabel, ylabel="", logx=False, logy=False, ylim=None, c
         return fig
 
 
-def pixel_values(images, titles, limit=3.0, size=2.0):
-    """Single images (C, H, W), grey where they are 0, black and white from -`limit` and `limit` on; below, how often
-    each value occurs."""
-    with figure(2, len(images), (len(images) * size, 1.75 * size), height_ratios=[1.6, 1]) as (fig, axes):
-        for k, (image, title) in enumerate(zip(images, titles, strict=True)):
-            show_image(axes[0, k], image / limit, title)
-            axis = axes[1, k]
-            axis.hist(image.flatten().clamp(-limit, limit), bins=37, range=(-limit, limit), color="0.35", density=True)
-            axis.set_xlim(-limit, limit)
-            axis.set_yticks([])
-            axis.set_xlabel("pixel value")
+def pixel_values(batches, titles, limit=3.0, size=2.2):
+    """The first image of each batch (B, C, H, W), grey where it is 0, black and white from -`limit` and `limit` on;
+    below it, how often each value occurs in the batch."""
+    with figure(2, len(batches), (len(batches) * size, 1.9 * size), height_ratios=[1.7, 1]) as (fig, axes):
+        for (above, below), batch, title in zip(axes.T, batches, titles, strict=True):
+            show_image(above, batch[0] / limit, title)
+            values = batch.flatten().clamp(-limit, limit)
+            below.hist(values, bins=37, range=(-limit, limit), color="0.35", density=True)
+            below.set_xlim(-limit, limit)
+            below.set_yticks([])
+            below.set_xlabel("pixel value")
         axes[1, 0].set_ylabel("how often")
         return fig
 
 
-def training_levels(draws, lines, ylabel, title="", ylim=None, limits=(5e-4, 200.0)):
+def training_levels(draws, lines, ylabel, title="", ylim=None, limits=(2e-4, 500.0)):
     """Noise levels drawn in training, as a histogram over a logarithmic axis, behind lines {name: (sigma, value)}."""
     with figure(size=(7.5, 3.4)) as (fig, axes):
         axis, behind = axes[0, 0], axes[0, 0].twinx()
         edges = torch.linspace(*[math.log(limit) for limit in limits], 61).exp()
         share = torch.full((len(draws),), 100 / len(draws))
-        behind.hist(draws.clamp(*limits), bins=edges, weights=share, color="0.85")
+        behind.hist(draws, bins=edges, weights=share, color="0.85")
         behind.set_ylabel("draws in a bin (%, grey)")
         behind.grid(False)
         axis.set_zorder(behind.get_zorder() + 1)
@@ -258,4 +259,27 @@ def clouds(groups, limit=1.5, size=2.7):
             axis.set_aspect("equal")
             axis.set_xlabel("left pixel")
         axes[0, 0].set_ylabel("right pixel")
+        return fig
+
+
+def paths(panels, highlight=None, tangent=None):
+    """Solutions x(t) side by side, {title: (t (T,), x (T, B), label of t, label of x)}; t falls from left to right.
+
+    Path number `highlight` is drawn bold; `tangent`, ((t, x) at its start, (t, x) at its end), is dashed.
+    """
+    size = (3.4 * len(panels), 3.2) if len(panels) > 1 else (7, 3.4)
+    with figure(1, len(panels), size) as (fig, axes):
+        for axis, (title, (t, x, xlabel, ylabel)) in zip(axes[0], panels.items(), strict=True):
+            for number, line in enumerate(x.T):
+                bold = number == highlight
+                axis.plot(t, line, color=COLOURS[0] if bold else "0.65", linewidth=2.5 if bold else 1, zorder=2 + bold)
+            axis.set_xlim(max(t), min(t))
+            axis.set_title(title)
+            axis.set_xlabel(xlabel)
+            axis.set_ylabel(ylabel)
+        if tangent is not None:
+            start, end = tangent
+            axes[0, 0].plot(*zip(start, end, strict=True), "--", color=COLOURS[1], linewidth=2, zorder=4)
+            axes[0, 0].plot(*start, "o", color=COLOURS[1], markersize=7, zorder=5)
+            axes[0, 0].plot(*end, "*", color=COLOURS[1], markersize=16, clip_on=False, zorder=5)
         return fig
