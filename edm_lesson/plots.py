@@ -118,8 +118,11 @@ def smooth(values, window=10):
     return [fmean(values[end - min(window, 1 + end // 5) : end]) for end in range(1, len(values) + 1)]
 
 
-def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2), xticks=()):
-    """Lines {name: (x, y)} in one picture, told apart by colour and marker; `xticks` are marked, if there are any."""
+def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2), xticks=(), xlim=None, ylim=None):
+    """Lines {name: (x, y)} in one picture, told apart by colour and marker; `xticks` are marked, if there are any.
+
+    `xlim` and `ylim` hold the axes fixed, so that a slider moves the lines and not the axes.
+    """
     with figure(size=size) as (fig, axes):
         axis = axes[0, 0]
         for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
@@ -131,6 +134,7 @@ def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2), xticks=
         if len(xticks):
             axis.set_xticks(xticks, [f"{tick:g}" for tick in xticks])
             axis.minorticks_off()
+        axis.set(xlim=xlim, ylim=ylim)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         if len(lines) > 1:
