@@ -260,6 +260,8 @@ def clouds(groups, limit=1.5, size=2.7):
             axis.set_title(title)
             axis.set_xlim(-limit, limit)
             axis.set_ylim(-limit, limit)
+            axis.set_xticks([-1, 0, 1])
+            axis.set_yticks([-1, 0, 1])
             axis.set_aspect("equal")
             axis.set_xlabel("left pixel")
         axes[0, 0].set_ylabel("right pixel")
