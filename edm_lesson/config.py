@@ -41,7 +41,7 @@ class NetworkConfig:
     model_channels: int = 48
     channel_mult: tuple[int, ...] = (1, 2)
     num_blocks: int = 2
-    attn_resolutions: tuple[int, ...] = (7,)
+    attn_resolutions: tuple[int, ...] = ()
     patch_size: int = 2
     dropout: float = 0.0
     label_dim: int = 0

@@ -39,7 +39,7 @@ def test_the_first_loss_is_that_of_theory(mnist, sigma, choice):
     if choice == "std" and sigma == 80:
         assert expected == pytest.approx(2.44, abs=0.01)
 
-    untrained = EDMPrecond(LessonUNet(model_channels=8, channel_mult=(1,), num_blocks=1, attn_resolutions=()), sd)
+    untrained = EDMPrecond(LessonUNet(model_channels=8, channel_mult=(1,), num_blocks=1, patch_size=4), sd)
     y = mnist.batch(torch.randperm(60_000, generator=torch.Generator().manual_seed(0))[:3000])
     with torch.no_grad():
         loss = FixedSigma(sigma, sd)(untrained, y, generator=torch.Generator().manual_seed(1))

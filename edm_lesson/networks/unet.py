@@ -19,7 +19,7 @@ class LessonUNet(nn.Module):
     model_channels, channel_mult : level l has `model_channels` * `channel_mult[l]` channels and half the
         resolution of level l - 1.
     num_blocks : residual blocks a level, in the encoder and in the decoder.
-    attn_resolutions : resolutions at which blocks end with self-attention.
+    attn_resolutions : resolutions at which all blocks end with self-attention; the bottleneck's block always does.
     patch_size : images are cut into patches of this size first, as in pixel-unshuffle; 1 leaves them whole.
     dropout : probability, inside the residual blocks.
 
@@ -36,7 +36,7 @@ class LessonUNet(nn.Module):
         model_channels=32,
         channel_mult=(1, 2, 2),
         num_blocks=2,
-        attn_resolutions=(7,),
+        attn_resolutions=(),
         patch_size=1,
         dropout=0.0,
     ):
@@ -82,8 +82,8 @@ class LessonUNet(nn.Module):
             nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels), nn.SiLU()
         )
 
-        def block(in_channels, out_channels, resolution):
-            return ResidualBlock(in_channels, out_channels, emb_channels, dropout, resolution in attn_resolutions)
+        def block(in_channels, out_channels, attention):
+            return ResidualBlock(in_channels, out_channels, emb_channels, dropout, attention)
 
         pixels = img_channels * patch_size**2
         self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
@@ -92,16 +92,16 @@ class LessonUNet(nn.Module):
         for out, resolution in zip(widths, resolutions, strict=True):
             level = nn.ModuleList()
             for _ in range(num_blocks):
-                level.append(block(width, out, resolution))
+                level.append(block(width, out, resolution in attn_resolutions))
                 width = out
                 skips.append(out)
             self.encoder.append(level)
-        self.bottleneck = block(width, width, resolutions[-1])
+        self.bottleneck = block(width, width, attention=True)
         self.decoder = nn.ModuleList()
         for out, resolution in zip(reversed(widths), reversed(resolutions), strict=True):
             level = nn.ModuleList()
             for _ in range(num_blocks):
-                level.append(block(width + skips.pop(), out, resolution))
+                level.append(block(width + skips.pop(), out, resolution in attn_resolutions))
                 width = out
             self.decoder.append(level)
         self.norm_out = GroupNorm(width)
