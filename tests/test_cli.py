@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edm_lesson import cli
+from edm_lesson import cli, data, evaluation
+from edm_lesson.data import Images
 
 SETTINGS = ["training.images=320", "training.log_every=160", "training.sample_every=0"]
 TINY = ["--config", "smoke", "--device", "cpu", *[part for setting in SETTINGS for part in ("--set", setting)]]
@@ -179,3 +180,55 @@ def test_impossible_training_is_refused_in_one_sentence(run, tmp_path, arguments
     assert code not in (0, None)
     assert expected in message
     assert not (tmp_path / "run").exists(), "something was written all the same"
+
+
+@pytest.fixture
+def few_digits(monkeypatch, mnist):
+    """MNIST cut to 1,000 digits where quality is measured, so that measuring takes a second."""
+    few = Images(mnist.pixels[:1000], mnist.labels[:1000])
+    for module in (evaluation, data):
+        monkeypatch.setattr(module, "load_images", lambda name, split="train", **_: few)
+
+
+def test_quality_is_measured_shown_and_kept(run, tmp_path, few_digits):
+    out = tmp_path / "quality" / "lesson.json"
+    code, text, error = run(
+        "evaluate", "--device", "cpu", "--num-samples", 20, "--num-steps", "1,2", "--seeds", 2, "--out", out
+    )
+    assert code == 0, error
+    kept = json.loads(out.read_text())
+    assert [(row["num_steps"], row["nfe"], row["seed"]) for row in kept["results"]] == [
+        (1, 1, 0), (1, 1, 1), (2, 3, 0), (2, 3, 1),
+    ]  # fmt: skip
+    for name in ("distance_ratio", "recognised", "nearest", "copies", "class_shares"):
+        assert name in kept["results"][0]
+        assert name in kept["real"]
+    middle = sum(row["distance_ratio"] for row in kept["results"][:2]) / 2
+    assert f"{middle:.2f} ±" in text
+    assert "real" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--num-steps", "4,many"], "--num-steps is 'many'"),
+        (["--num-samples", "1"], "num_samples is 1"),
+        (["--seeds", "0"], "seeds is 0"),
+        (["--checkpoint", "nowhere"], "There is no checkpoint nowhere"),
+    ],
+)
+def test_impossible_measurements_are_refused_in_one_sentence(run, tmp_path, few_digits, arguments, expected):
+    common = ["evaluate", "--device", "cpu", "--num-samples", 4, "--out", tmp_path / "x.json"]
+    code, _, message = run(*common, *arguments)
+    assert code not in (0, None)
+    assert expected in message
+    assert "Traceback" not in message
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_classifier_is_trained_by_one_command(run, tmp_path, few_digits):
+    out = tmp_path / "classifier.safetensors"
+    code, text, error = run("train-classifier", "--epochs", 3, "--device", "cpu", "--out", out)
+    assert code == 0, error
+    assert "of the test digits" in text
+    assert evaluation.load_classifier(out).training is False
