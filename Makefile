@@ -53,7 +53,7 @@ nbval: setup
 	$(PYTEST) --dist loadfile --nbval --nbval-current-env -p no:cacheprovider notebooks
 
 test: lint unit nbval
-	"$(BIN)/edm-lesson" course --only 00
+	"$(BIN)/edm-lesson" course --only 00,07
 
 test-all: lint unit nbval
 	"$(BIN)/edm-lesson" course
