@@ -289,3 +289,88 @@ def paths(panels, highlight=None, tangent=None):
             axes[0, 0].plot(*start, "o", color=COLOURS[1], markersize=7, zorder=5)
             axes[0, 0].plot(*end, "*", color=COLOURS[1], markersize=16, clip_on=False, zorder=5)
         return fig
+
+
+def shapes(stages, skips=()):
+    """Tensors on their way through a network, {name: (C, H, W)} from left to right; arrows join the pairs in `skips`.
+
+    Each is a box as high as its resolution and wider with more channels; lower resolutions stand lower.
+    """
+    names, most = list(stages), max(shape[0] for shape in stages.values())
+    top, low = max(shape[1] for shape in stages.values()), min(shape[1] for shape in stages.values())
+    heights = {name: shape[1] for name, shape in stages.items()}
+    with figure(size=(0.85 * len(stages) + 0.6, 4.2)) as (fig, axes):
+        axis = axes[0, 0]
+        for place, (name, (C, H, W)) in enumerate(stages.items()):
+            roof = H - top  # the higher the resolution, the higher it stands
+            axis.bar(place, H, 0.15 + 0.6 * C / most, bottom=roof - H, color="0.85", edgecolor="0.3")
+            axis.text(place, roof - H / 2, f"{C} × {H} × {W}", rotation=90, ha="center", va="center", fontsize=9)
+            axis.text(place, roof - H - 0.4, name.replace(".", "\n", 1), ha="center", va="top", fontsize=9)
+        for start, end in skips:
+            (x0, y0), (x1, y1) = [(names.index(name), heights[name] - top + 0.1) for name in (start, end)]
+            arrow = {"arrowstyle": "->", "color": COLOURS[0], "connectionstyle": f"arc3,rad={-1.1 / (x1 - x0) ** 0.6}"}
+            axis.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
+        axis.set_xlim(-0.6, len(stages) - 0.4)
+        axis.set_ylim(low - 2 * top - 4 if low == top else -top - 5, 7 if skips else 1)
+        axis.axis("off")
+        return fig
+
+
+def heatmap(values, xlabel, ylabel, extent=None, limits=None, title="", size=(7, 3.2)):
+    """A matrix (rows, columns) as an image with its scale; rows go down, `extent` is (left, right, bottom, top)."""
+    with figure(size=size) as (fig, axes):
+        axis = axes[0, 0]
+        low, high = limits or (values.min(), values.max())
+        drawn = axis.imshow(
+            values, cmap="viridis", vmin=low, vmax=high, extent=extent, aspect="auto", interpolation="nearest"
+        )
+        fig.colorbar(drawn, ax=axis)
+        axis.grid(False)
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
+        axis.set_title(title)
+        return fig
+
+
+def attention(image, clean, weights, cell, title=""):
+    """Where one cell of a network's grid looks: `image` (1, H, W) with that cell, and `weights` (h, w) as an image.
+
+    Brighter is more weight, to the largest; the white lines are the outline of the `clean` image (1, H, W).
+    """
+    (row, column), (h, w), (H, W) = cell, weights.shape, image.shape[-2:]
+    corner = (column * W / w - 0.5, row * H / h - 0.5)
+    with figure(1, 2, (5.4, 3.1)) as (fig, axes):
+        for axis, name in zip(axes[0], ("what the network is given", "where the cell looks"), strict=True):
+            show_image(axis, image, name)
+            box = plt.Rectangle(corner, W / w, H / h, fill=False, edgecolor=COLOURS[1], linewidth=2.5, zorder=5)
+            axis.add_patch(box)
+        extent = (-0.5, W - 0.5, H - 0.5, -0.5)
+        axes[0, 1].imshow(weights, cmap="viridis", vmin=0, extent=extent, interpolation="nearest", zorder=2)
+        axes[0, 1].contour(clean[0], levels=[0.0], colors="white", linewidths=1.5, zorder=3)
+        fig.suptitle(title, fontsize=11)
+        return fig
+
+
+def bars(groups, xlabels, size=(8, 3.6)):
+    """Horizontal bars side by side: {name: one value a group}, with one label a group on its x axis."""
+    names = list(groups)
+    with figure(1, len(xlabels), size, sharey=True) as (fig, axes):
+        for number, (axis, label) in enumerate(zip(axes[0], xlabels, strict=True)):
+            axis.barh(names, [values[number] for values in groups.values()], color=COLOURS[number])
+            axis.set_xlabel(label)
+        axes[0, 0].invert_yaxis()
+        return fig
+
+
+def maps(values, titles, mark=None, size=2.2):
+    """Matrices (H, W) from 0 up as a row of images, each brightest at its largest entry; `mark` is a pixel."""
+    with figure(1, len(values), (len(values) * size, size + 0.4)) as (fig, axes):
+        for axis, value, title in zip(axes[0], values, titles, strict=True):
+            axis.imshow(value / value.max(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+            if mark is not None:
+                axis.plot(mark[1], mark[0], "+", color="white", markersize=9)
+            axis.set_title(title)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.grid(False)
+        return fig
