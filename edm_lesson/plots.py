@@ -298,20 +298,20 @@ def shapes(stages, skips=()):
     """
     names, most = list(stages), max(shape[0] for shape in stages.values())
     top, low = max(shape[1] for shape in stages.values()), min(shape[1] for shape in stages.values())
-    heights = {name: shape[1] for name, shape in stages.items()}
-    with figure(size=(0.85 * len(stages) + 0.6, 4.2)) as (fig, axes):
+    roofs = {name: 2 * (shape[1] - top) for name, shape in stages.items()}
+    with figure(size=(0.85 * len(stages) + 0.6, 4.6)) as (fig, axes):
         axis = axes[0, 0]
         for place, (name, (C, H, W)) in enumerate(stages.items()):
-            roof = H - top  # the higher the resolution, the higher it stands
-            axis.bar(place, H, 0.15 + 0.6 * C / most, bottom=roof - H, color="0.85", edgecolor="0.3")
-            axis.text(place, roof - H / 2, f"{C} × {H} × {W}", rotation=90, ha="center", va="center", fontsize=9)
-            axis.text(place, roof - H - 0.4, name.replace(".", "\n", 1), ha="center", va="top", fontsize=9)
+            axis.bar(place, H, 0.2 + 0.6 * C / most, bottom=roofs[name] - H, color="0.85", edgecolor="0.3")
+            axis.text(place, roofs[name] - H / 2, f"{C} × {H} × {W}", rotation=90, ha="center", va="center", fontsize=9)
+            short = name.replace("coder.", "c\n", 1)
+            axis.text(place, roofs[name] - H - 0.4, short, ha="center", va="top", fontsize=9)
         for start, end in skips:
-            (x0, y0), (x1, y1) = [(names.index(name), heights[name] - top + 0.1) for name in (start, end)]
-            arrow = {"arrowstyle": "->", "color": COLOURS[0], "connectionstyle": f"arc3,rad={-1.1 / (x1 - x0) ** 0.6}"}
+            (x0, y0), (x1, y1) = [(names.index(name), roofs[name] + 0.1) for name in (start, end)]
+            arrow = {"arrowstyle": "->", "color": COLOURS[0], "connectionstyle": f"arc3,rad={-0.6 / (x1 - x0) ** 0.6}"}
             axis.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
         axis.set_xlim(-0.6, len(stages) - 0.4)
-        axis.set_ylim(low - 2 * top - 4 if low == top else -top - 5, 7 if skips else 1)
+        axis.set_ylim(low - 2 * top - 3, top / 3 if skips else 1)
         axis.axis("off")
         return fig
 
@@ -356,6 +356,7 @@ def bars(groups, xlabels, size=(8, 3.6)):
     names = list(groups)
     with figure(1, len(xlabels), size, sharey=True) as (fig, axes):
         for number, (axis, label) in enumerate(zip(axes[0], xlabels, strict=True)):
+            axis.set_axisbelow(True)
             axis.barh(names, [values[number] for values in groups.values()], color=COLOURS[number])
             axis.set_xlabel(label)
         axes[0, 0].invert_yaxis()
