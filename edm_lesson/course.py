@@ -35,6 +35,17 @@ def find_notebooks(only=None):
     return [path for path in notebooks if path.name[:2] in wanted]
 
 
+def patch_nbclient():
+    """Keep nbclient, and so papermill, from waiting forever on a cell with a slider.
+
+    It echoes every picture of a slider to the kernel on the socket on which it waits for the cell's reply, past
+    asyncio, which then misses the reply now and then. Nobody needs the echo: the pictures are kept in `widget_state`.
+    """
+    from nbclient.output_widget import OutputWidget
+
+    OutputWidget.sync_state = lambda self: None
+
+
 def run_course(only=None, out="runs/course", parameters=None):
     """Execute notebooks with papermill, keep the executed copies in `out` and print a table of times.
 
@@ -43,6 +54,7 @@ def run_course(only=None, out="runs/course", parameters=None):
     """
     import papermill
 
+    patch_nbclient()
     notebooks = find_notebooks(only)
     parameters = {
         name: yaml.safe_load(value) if isinstance(value, str) else value for name, value in (parameters or {}).items()
@@ -98,6 +110,7 @@ def store_notebooks(only=None):
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
+    patch_nbclient()
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     for path in find_notebooks(only):
         print(f"{path.name} …", end=" ", flush=True)

@@ -78,3 +78,20 @@ def test_the_lab_copies_what_is_missing_and_overwrites_nothing(notebooks, tmp_pa
     assert (mine / "notation.md").read_text() == "my notation"
     assert started[0][1:3] == ["-m", "jupyterlab"]
     assert started[0][-2:] == ["--port", "9999"]
+
+
+def test_a_slider_is_stored_with_its_picture_and_nothing_is_echoed_to_the_kernel(notebooks, monkeypatch):
+    from nbclient.output_widget import OutputWidget
+
+    sent = []
+    monkeypatch.setattr(OutputWidget, "send", lambda self, message: sent.append(message))
+    path = notebooks / "01_second.ipynb"
+    notebook = nbformat.read(path, 4)
+    slider = "from ipywidgets import interact\n_ = interact(lambda sigma=2: print(f'sigma is {sigma}'))"
+    notebook.cells[0].source = slider
+    nbformat.write(notebook, path)
+    course.store_notebooks("01")
+    state = nbformat.read(path, 4).metadata.widgets["application/vnd.jupyter.widget-state+json"].state
+    texts = [output.text for model in state.values() for output in model.state.get("outputs", [])]
+    assert texts == ["sigma is 2\n"]
+    assert not sent, "the reply to the cell can get lost"

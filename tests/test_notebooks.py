@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from edm_lesson.course import patch_nbclient
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TAGS = {"parameters", "nbval-ignore-output"}
@@ -115,6 +117,7 @@ def test_its_sliders_change_their_pictures(notebook):
             )
         pictures.update(now)
 
+    patch_nbclient()
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": ROOT / "notebooks"}}
     )
