@@ -375,3 +375,19 @@ def maps(values, titles, mark=None, size=2.2):
             axis.set_yticks([])
             axis.grid(False)
         return fig
+
+
+def progress(losses, images, title=""):
+    """How training goes: `losses`, {name: (images seen, loss)}, on the left, and images (B, C, H, W) on the right."""
+    with figure(1, 2, (8.5, 3.4), width_ratios=[1.5, 1]) as (fig, axes):
+        axis = axes[0, 0]
+        for (name, (x, y)), colour, marker in zip(losses.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+            axis.plot(x, y, color=colour, marker=marker, markersize=4, markevery=max(1, len(x) // 12), label=name)
+        axis.set_yscale("log")
+        axis.set_xlabel("images seen")
+        axis.set_ylabel("loss")
+        axis.legend(frameon=False)
+        columns = math.ceil(len(images) ** 0.5)
+        grid = make_grid(images.detach().float().cpu().clamp(-1, 1), nrow=columns, padding=1, pad_value=0.0)
+        show_image(axes[0, 1], grid, title)
+        return fig
