@@ -22,8 +22,8 @@ def taken_for_another(attempt):
         ),
         (
             lambda y, other, sigma: torch.special.ndtr(-((y - other) ** 2).mean().sqrt() / (2 * sigma)),
-            "Your answer depends on the number of pixels: the distance is the root of the *sum* of the squares, and of the "
-            "noise only its part along the line counts, with standard deviation sigma.",
+            "Your answer depends on the number of pixels: the distance is the root of the *sum* of the squares, and of "
+            "the noise only its part along the line counts, with standard deviation sigma.",
         ),
         (
             lambda y, other, sigma: torch.special.ndtr(-((y - other) ** 2).sum() / (2 * sigma)),

@@ -1,0 +1,34 @@
+"""Pictures: pure functions from tensors to figures, in one style.
+
+Every function closes the figure that it returns, so that a notebook shows it once. Images are
+(B, C, H, W) in [-1, 1]; what lies outside is clipped.
+"""
+
+from edm_lesson.plots.diagrams import clouds, field, paths, shapes
+from edm_lesson.plots.images import attention, denoising, image_grid, maps, panels, pixel_values, strip
+from edm_lesson.plots.lines import bars, curve_panels, curves, heatmap, progress, smooth, steps, training_levels
+from edm_lesson.plots.style import figure, show_image
+
+__all__ = [
+    "attention",
+    "bars",
+    "clouds",
+    "curve_panels",
+    "curves",
+    "denoising",
+    "field",
+    "figure",
+    "heatmap",
+    "image_grid",
+    "maps",
+    "panels",
+    "paths",
+    "pixel_values",
+    "progress",
+    "shapes",
+    "show_image",
+    "smooth",
+    "steps",
+    "strip",
+    "training_levels",
+]

@@ -1,0 +1,102 @@
+"""Pictures of what has no axis of its own: score fields, clouds of points, paths, the shape of a network."""
+
+import torch
+
+from edm_lesson.plots.style import COLOURS, figure
+
+
+def field(places, arrows, likelihood, points, weights, x, answer, title=""):
+    """Images of two pixels as points of a plane: which way arrows lead, and what a denoiser makes of one image.
+
+    `places` (K, 2), `arrows` (K, 2), drawn at equal length; `likelihood` (n, n) over [-2, 2] x [-2, 2], shaded;
+    `points` (N, 2), drawn larger the larger their `weights` (N,); `x` (2,) and the `answer` (2,) to it.
+    """
+    with figure(size=(5.2, 5.5)) as (fig, axes):
+        axis = axes[0, 0]
+        extent = (-2, 2, -2, 2)
+        axis.imshow(likelihood.T, cmap="Greys", vmin=0, vmax=2 * likelihood.max(), extent=extent, origin="lower")
+        length = arrows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        unit = {"scale": 24, "width": 0.0035, "color": "0.35", "pivot": "mid"}
+        axis.quiver(*places.T, *(arrows / length).T, **unit)
+        axis.scatter(
+            *points.T, s=25 + 400 * weights, color=COLOURS[0], edgecolor="white", label="clean images y", zorder=3
+        )
+        axis.plot(*torch.stack([x, answer]).T, "--", color=COLOURS[1], zorder=4)
+        axis.plot(*x[:, None], "X", color=COLOURS[1], markersize=11, markeredgecolor="white", label="x", zorder=5)
+        axis.plot(
+            *answer[:, None], "*", color=COLOURS[1], markersize=15, markeredgecolor="white", label="D(x; σ)", zorder=5
+        )
+        axis.set_xlim(-2, 2)
+        axis.set_ylim(-2, 2)
+        axis.set_aspect("equal")
+        axis.grid(False)
+        axis.set_xlabel("left pixel (−1 black, 1 white)")
+        axis.set_ylabel("right pixel")
+        axis.set_title(title)
+        legend = fig.legend(loc="outside lower center", ncols=3, frameon=False)
+        legend.legend_handles[0].set_sizes([60])
+        return fig
+
+
+def clouds(groups, limit=1.5, size=2.7):
+    """Images of two pixels as points of a plane: {title: points (N, 2)} side by side, from -`limit` to `limit`."""
+    with figure(1, len(groups), (len(groups) * size, size + 0.5), sharex=True, sharey=True) as (fig, axes):
+        for axis, (title, points) in zip(axes[0], groups.items(), strict=True):
+            axis.plot(*points.T, ".", color="black", markersize=2, alpha=0.4)
+            axis.set_title(title)
+            axis.set_xlim(-limit, limit)
+            axis.set_ylim(-limit, limit)
+            axis.set_xticks([-1, 0, 1])
+            axis.set_yticks([-1, 0, 1])
+            axis.set_aspect("equal")
+            axis.set_xlabel("left pixel")
+        axes[0, 0].set_ylabel("right pixel")
+        return fig
+
+
+def paths(panels, highlight=None, tangent=None):
+    """Solutions x(t) side by side, {title: (t (T,), x (T, B), label of t, label of x)}; t falls from left to right.
+
+    Path number `highlight` is drawn bold; `tangent`, ((t, x) at its start, (t, x) at its end), is dashed.
+    """
+    size = (3.4 * len(panels), 3.2) if len(panels) > 1 else (7, 3.4)
+    with figure(1, len(panels), size) as (fig, axes):
+        for axis, (title, (t, x, xlabel, ylabel)) in zip(axes[0], panels.items(), strict=True):
+            for number, line in enumerate(x.T):
+                bold = number == highlight
+                axis.plot(t, line, color=COLOURS[0] if bold else "0.65", linewidth=2.5 if bold else 1, zorder=2 + bold)
+            axis.set_xlim(max(t), min(t))
+            axis.set_title(title)
+            axis.set_xlabel(xlabel)
+            axis.set_ylabel(ylabel)
+        if tangent is not None:
+            start, end = tangent
+            axes[0, 0].plot(*zip(start, end, strict=True), "--", color=COLOURS[1], linewidth=2, zorder=4)
+            axes[0, 0].plot(*start, "o", color=COLOURS[1], markersize=7, zorder=5)
+            axes[0, 0].plot(*end, "*", color=COLOURS[1], markersize=16, clip_on=False, zorder=5)
+        return fig
+
+
+def shapes(stages, skips=()):
+    """Tensors on their way through a network, {name: (C, H, W)} from left to right; arrows join the pairs in `skips`.
+
+    Each is a box as high as its resolution and wider with more channels; lower resolutions stand lower.
+    """
+    names, most = list(stages), max(shape[0] for shape in stages.values())
+    top, low = max(shape[1] for shape in stages.values()), min(shape[1] for shape in stages.values())
+    roofs = {name: 2 * (shape[1] - top) for name, shape in stages.items()}
+    with figure(size=(0.85 * len(stages) + 0.6, 4.6)) as (fig, axes):
+        axis = axes[0, 0]
+        for place, (name, (C, H, W)) in enumerate(stages.items()):
+            axis.bar(place, H, 0.2 + 0.6 * C / most, bottom=roofs[name] - H, color="0.85", edgecolor="0.3")
+            axis.text(place, roofs[name] - H / 2, f"{C} × {H} × {W}", rotation=90, ha="center", va="center", fontsize=9)
+            short = name.replace("coder.", "c\n", 1)
+            axis.text(place, roofs[name] - H - 0.4, short, ha="center", va="top", fontsize=9)
+        for start, end in skips:
+            (x0, y0), (x1, y1) = [(names.index(name), roofs[name] + 0.1) for name in (start, end)]
+            arrow = {"arrowstyle": "->", "color": COLOURS[0], "connectionstyle": f"arc3,rad={-0.6 / (x1 - x0) ** 0.6}"}
+            axis.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
+        axis.set_xlim(-0.6, len(stages) - 0.4)
+        axis.set_ylim(low - 2 * top - 3, top / 3 if skips else 1)
+        axis.axis("off")
+        return fig

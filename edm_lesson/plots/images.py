@@ -1,0 +1,99 @@
+"""Pictures of images: grids, strips, rows, and what a denoiser or an attention map makes of one."""
+
+import matplotlib.pyplot as plt
+from torchvision.utils import make_grid
+
+from edm_lesson.plots.style import COLOURS, figure, show_image
+
+
+def image_grid(images, columns=8, title="", size=1.0):
+    """Images (B, C, H, W) side by side in rows of `columns`, each `size` inches wide."""
+    columns = min(columns, len(images))
+    grid = make_grid(images.detach().float().cpu().clamp(-1, 1), nrow=columns, padding=1, pad_value=0.0)
+    rows = -(-len(images) // columns)
+    with figure(size=(columns * size, rows * size + (0.35 if title else 0))) as (fig, axes):
+        show_image(axes[0, 0], grid, title)
+        return fig
+
+
+def strip(frames, labels, size=1.1, row_labels=None):
+    """A film strip: row b, column k is `frames[k][b]`, under the heading `labels[k]`. Each frame is (B, C, H, W).
+
+    `row_labels`, if given, stand to the left of the rows.
+    """
+    rows, columns = len(frames[0]), len(frames)
+    with figure(rows, columns, (columns * size + (1.1 if row_labels else 0), rows * size + 0.3)) as (fig, axes):
+        for k, (frame, label) in enumerate(zip(frames, labels, strict=True)):
+            for b, image in enumerate(frame):
+                show_image(axes[b, k], image, label if b == 0 else "")
+        for axis, label in zip(axes[:, 0], row_labels or (), strict=False):
+            axis.set_ylabel(label, rotation=0, ha="right", va="center")
+        return fig
+
+
+def panels(images, titles, size=2.2, heading=""):
+    """A row of single images (C, H, W), each under its title; `heading` stands above all of them."""
+    with figure(1, len(images), (len(images) * size, size + (0.75 if heading else 0.4))) as (fig, axes):
+        for axis, image, title in zip(axes[0], images, titles, strict=True):
+            show_image(axis, image, title)
+        if heading:
+            fig.suptitle(heading, fontsize=11)
+        return fig
+
+
+def denoising(noisy, denoised, score, sigma, size=2.4):
+    """One image (C, H, W) noisy, denoised, and the score there: grey is 0, white says brighter, black darker."""
+    scaled = score / score.abs().amax().clamp(min=1e-12)
+    return panels(
+        [noisy / max(1.0, sigma), denoised, scaled],
+        [f"noisy, σ = {sigma:.3g}", "denoised D(x; σ)", "direction of the score"],
+        size,
+    )
+
+
+def pixel_values(batches, titles, limit=3.0, size=2.2):
+    """The first image of each batch (B, C, H, W), grey where it is 0, black and white from -`limit` and `limit` on;
+    below it, how often each value occurs in the batch."""
+    with figure(2, len(batches), (len(batches) * size, 1.9 * size), height_ratios=[1.7, 1]) as (fig, axes):
+        for (above, below), batch, title in zip(axes.T, batches, titles, strict=True):
+            show_image(above, batch[0] / limit, title)
+            values = batch.flatten().clamp(-limit, limit)
+            below.hist(values, bins=37, range=(-limit, limit), color="0.35", density=True)
+            below.set_xlim(-limit, limit)
+            below.set_yticks([])
+            below.set_xlabel("pixel value")
+        axes[1, 0].set_ylabel("how often")
+        return fig
+
+
+def attention(image, clean, weights, cell, title=""):
+    """Where one cell of a network's grid looks: `image` (1, H, W) with that cell, and `weights` (h, w) as an image.
+
+    Brighter is more weight, to the largest; the white lines are the outline of the `clean` image (1, H, W).
+    """
+    (row, column), (h, w), (H, W) = cell, weights.shape, image.shape[-2:]
+    corner = (column * W / w - 0.5, row * H / h - 0.5)
+    with figure(1, 2, (5.4, 3.1)) as (fig, axes):
+        for axis, name in zip(axes[0], ("what the network is given", "where the cell looks"), strict=True):
+            show_image(axis, image, name)
+            box = plt.Rectangle(corner, W / w, H / h, fill=False, edgecolor=COLOURS[1], linewidth=2.5, zorder=5)
+            axis.add_patch(box)
+        extent = (-0.5, W - 0.5, H - 0.5, -0.5)
+        axes[0, 1].imshow(weights, cmap="viridis", vmin=0, extent=extent, interpolation="nearest", zorder=2)
+        axes[0, 1].contour(clean[0], levels=[0.0], colors="white", linewidths=1.5, zorder=3)
+        fig.suptitle(title, fontsize=11)
+        return fig
+
+
+def maps(values, titles, mark=None, size=2.2):
+    """Matrices (H, W) from 0 up as a row of images, each brightest at its largest entry; `mark` is a pixel."""
+    with figure(1, len(values), (len(values) * size, size + 0.4)) as (fig, axes):
+        for axis, value, title in zip(axes[0], values, titles, strict=True):
+            axis.imshow(value / value.max(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+            if mark is not None:
+                axis.plot(mark[1], mark[0], "+", color="white", markersize=9)
+            axis.set_title(title)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.grid(False)
+        return fig
