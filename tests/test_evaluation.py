@@ -106,13 +106,23 @@ def test_what_is_no_digit_is_refused(shape):
 
 @pytest.fixture(scope="module")
 def judge():
-    return Judge(count=500)
+    """A judge of sets of 500 that knows a sixth of MNIST, which takes a few seconds."""
+
+    def fewer(name, split="train", device="cpu"):
+        images = load_images(name, split, device=device)
+        return Images(images.pixels[:10_000], images.labels[:10_000])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "load_images", fewer)
+        return Judge(count=500)
 
 
 def test_real_digits_score_about_1_and_spoiled_ones_do_not(judge, mnist):
-    real = judge(mnist.pixels[torch.randperm(60_000, generator=torch.Generator().manual_seed(5))[:500]])
-    assert real["distance_ratio"] == pytest.approx(1, abs=0.25)
-    assert real["recognised"] > 0.97
+    order = torch.randperm(10_000, generator=torch.Generator().manual_seed(5))
+    sets = [judge(mnist.pixels[part]) for part in order[:3000].split(500)]
+    assert sum(real["distance_ratio"] for real in sets) / len(sets) == pytest.approx(1, abs=0.3)
+    real = sets[0]
+    assert real["recognised"] > 0.96
     assert sum(real["class_shares"]) == pytest.approx(1, abs=1e-3)
     assert real["copies"] == 1, "these are training digits"
     assert judge.real["recognised"] > 0.96
@@ -121,7 +131,7 @@ def test_real_digits_score_about_1_and_spoiled_ones_do_not(judge, mnist):
     test = load_images("mnist", "test").pixels[:500]
     noise = torch.randint(-90, 90, test.shape, generator=torch.Generator().manual_seed(0))
     noisy = judge((test + noise).clamp(0, 255).byte())
-    assert noisy["distance_ratio"] > 3 * real["distance_ratio"]
+    assert noisy["distance_ratio"] > 5
     assert noisy["nearest"] > judge.real["nearest"]
     labels = load_images("mnist", "test").labels
     only_ones = load_images("mnist", "test").pixels[labels == 1][:500]
