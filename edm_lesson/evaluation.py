@@ -196,14 +196,15 @@ class Judge:
         self.distance = real_distance(
             count, in_batches(self.classifier.features, self.train.pixels), self.test_features
         )
-        _, nearest = nearest_distances(test.pixels[:2000], self.train.pixels)
-        self.close = nearest.quantile(0.01).item()
-        self.real = self.describe(test.pixels[:count]) | {"distance_ratio": 1.0}
+        _, nearest = nearest_distances(test.pixels[: max(count, 2000)], self.train.pixels)
+        self.close = nearest[:2000].quantile(0.01).item()
+        self.real = self.describe(self.test_features[:count], nearest[:count]) | {"distance_ratio": 1.0}
 
-    def describe(self, pixels):
-        probabilities = in_batches(self.classifier, pixels).softmax(dim=1)
-        _, nearest = nearest_distances(central(pixels), self.train.pixels)
-        shares = probabilities.argmax(dim=1).bincount(minlength=10) / len(pixels)
+    def describe(self, features, nearest):
+        """What is said of each set by itself, from its features and its distances to the nearest training digits."""
+        with torch.inference_mode():
+            probabilities = self.classifier.head(features).softmax(dim=1)
+        shares = probabilities.argmax(dim=1).bincount(minlength=10) / len(features)
         return {
             "recognised": (probabilities.amax(dim=1) >= CONFIDENCE).float().mean().item(),
             "class_shares": [round(share, 4) for share in shares.tolist()],
@@ -214,11 +215,11 @@ class Judge:
     def __call__(self, pixels):
         if len(pixels) != self.count:
             raise ValueError(f"{len(pixels)} images were given; this judge measures sets of {self.count}.")
-        pixels = pixels.to(self.train.pixels.device)
+        pixels = central(pixels.to(self.train.pixels.device))
         features = in_batches(self.classifier.features, pixels)
-        return {"distance_ratio": frechet_distance(features, self.test_features) / self.distance} | self.describe(
-            pixels
-        )
+        _, nearest = nearest_distances(pixels, self.train.pixels)
+        ratio = frechet_distance(features, self.test_features) / self.distance
+        return {"distance_ratio": ratio} | self.describe(features, nearest)
 
 
 def evaluate(denoiser, judge, *, seeds=3, progress=True, **settings):

@@ -1,18 +1,16 @@
 """Pictures of images: grids, strips, rows, and what a denoiser or an attention map makes of one."""
 
 import matplotlib.pyplot as plt
-from torchvision.utils import make_grid
 
-from edm_lesson.plots.style import COLOURS, figure, show_image
+from edm_lesson.plots.style import COLOURS, figure, show_image, tile
 
 
 def image_grid(images, columns=8, title="", size=1.0):
     """Images (B, C, H, W) side by side in rows of `columns`, each `size` inches wide."""
     columns = min(columns, len(images))
-    grid = make_grid(images.detach().float().cpu().clamp(-1, 1), nrow=columns, padding=1, pad_value=0.0)
     rows = -(-len(images) // columns)
     with figure(size=(columns * size, rows * size + (0.35 if title else 0))) as (fig, axes):
-        show_image(axes[0, 0], grid, title)
+        show_image(axes[0, 0], tile(images, columns), title)
         return fig
 
 

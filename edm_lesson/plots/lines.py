@@ -1,13 +1,11 @@
 """Pictures of numbers: curves, levels, bars, heat maps."""
 
 import math
-from itertools import cycle
 from statistics import fmean
 
 import torch
-from torchvision.utils import make_grid
 
-from edm_lesson.plots.style import COLOURS, MARKERS, figure, show_image
+from edm_lesson.plots.style import COLOURS, MARKERS, draw_lines, figure, show_image, tile
 
 
 def steps(schedules):
@@ -47,8 +45,7 @@ def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2), xticks=
     """
     with figure(size=size) as (fig, axes):
         axis = axes[0, 0]
-        for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
-            axis.plot(x, y, color=colour, marker=marker, markersize=4, markevery=max(1, len(x) // 12), label=name)
+        draw_lines(axis, lines)
         if logx:
             axis.set_xscale("log")
         if logy:
@@ -71,9 +68,7 @@ def curve_panels(panels, xlabel, ylabel="", logx=False, logy=False, ylim=None, c
         for axis in axes.flat[len(panels) :]:
             axis.remove()
         for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
-            for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
-                dot, every = 8 if len(x) == 1 else 4, max(1, len(x) // 12)
-                axis.plot(x, y, color=colour, marker=marker, markersize=dot, markevery=every, label=name)
+            draw_lines(axis, lines, lone=8)
             axis.set_title(title)
             if logx:
                 axis.set_xscale("log")
@@ -102,8 +97,7 @@ def training_levels(draws, lines, ylabel, title="", ylim=None, limits=(2e-4, 500
         behind.grid(False)
         axis.set_zorder(behind.get_zorder() + 1)
         axis.patch.set_visible(False)
-        for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
-            axis.plot(x, y, color=colour, marker=marker, markersize=4, label=name)
+        draw_lines(axis, lines)
         axis.set_xscale("log")
         axis.set_xlim(*limits)
         if ylim is not None:
@@ -148,13 +142,11 @@ def progress(losses, images, title=""):
     """How training goes: `losses`, {name: (images seen, loss)}, on the left, and images (B, C, H, W) on the right."""
     with figure(1, 2, (8.5, 3.4), width_ratios=[1.5, 1]) as (fig, axes):
         axis = axes[0, 0]
-        for (name, (x, y)), colour, marker in zip(losses.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
-            axis.plot(x, y, color=colour, marker=marker, markersize=4, markevery=max(1, len(x) // 12), label=name)
+        draw_lines(axis, losses)
         axis.set_yscale("log")
         axis.set_xlabel("images seen")
         axis.set_ylabel("loss")
         axis.legend(frameon=False)
         columns = math.ceil(len(images) ** 0.5)
-        grid = make_grid(images.detach().float().cpu().clamp(-1, 1), nrow=columns, padding=1, pad_value=0.0)
-        show_image(axes[0, 1], grid, title)
+        show_image(axes[0, 1], tile(images, columns), title)
         return fig

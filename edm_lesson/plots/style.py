@@ -1,8 +1,10 @@
 """One style for all pictures: white, without colour still readable; and the figure that all of them start from."""
 
 from contextlib import contextmanager
+from itertools import cycle
 
 import matplotlib.pyplot as plt
+from torchvision.utils import make_grid
 
 STYLE = {
     "figure.facecolor": "white",
@@ -42,3 +44,15 @@ def show_image(axis, image, title=""):
     for spine in axis.spines.values():
         spine.set_visible(True)
         spine.set_color("0.8")
+
+
+def tile(images, columns):
+    """Images (B, C, H, W) as one, in rows of `columns` with a pixel between them; what lies outside [-1, 1] is cut."""
+    return make_grid(images.detach().float().cpu().clamp(-1, 1), nrow=columns, padding=1, pad_value=0.0)
+
+
+def draw_lines(axis, lines, lone=4):
+    """Draw lines {name: (x, y)} on `axis`, about a dozen marks each; the mark of a single point has the size `lone`."""
+    for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+        size, every = lone if len(x) == 1 else 4, max(1, len(x) // 12)
+        axis.plot(x, y, color=colour, marker=marker, markersize=size, markevery=every, label=name)
