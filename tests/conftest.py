@@ -1,8 +1,11 @@
 """What several test files share: one thread a process, MNIST, and networks small enough for seconds."""
 
+import sys
+
 import pytest
 import torch
 
+from edm_lesson import cli
 from edm_lesson.data import load_images
 from edm_lesson.networks import LessonUNet
 from edm_lesson.preconditioning import EDMPrecond
@@ -28,3 +31,20 @@ def make_denoiser():
         return denoiser.eval()
 
     return make
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process: its exit code, what it printed, and what it said of errors.
+
+    A command that ends with a message has that for its exit code, too.
+    """
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["edm-lesson", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        code, text = stop.value.code, capsys.readouterr()
+        return code, text.out, text.err + (code if isinstance(code, str) else "")
+
+    return call

@@ -1,7 +1,6 @@
 """The command line does what it says, and tells users what to mend in one sentence."""
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -13,18 +12,6 @@ from edm_lesson.data import Images
 
 SETTINGS = ["training.images=320", "training.log_every=160", "training.sample_every=0"]
 TINY = ["--config", "smoke", "--device", "cpu", *[part for setting in SETTINGS for part in ("--set", setting)]]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["edm-lesson", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        text = capsys.readouterr()
-        return stop.value.code, text.out, text.err if isinstance(stop.value.code, int) else stop.value.code
-
-    return call
 
 
 def test_samples_are_uint8_images_and_do_not_depend_on_the_batch_size(run, tmp_path):

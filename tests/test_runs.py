@@ -17,7 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
-from edm_lesson import cli, runs
+from edm_lesson import runs
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import load_config
 from edm_lesson.data import Images, normalise
@@ -43,17 +43,14 @@ def few():
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command line in this process; returns its exit code and all that it said."""
+def call(run):
+    """Run the command line; returns its exit code and all that it said."""
 
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["edm-lesson", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        text = capsys.readouterr()
-        return stop.value.code, text.out + text.err + (stop.value.code if isinstance(stop.value.code, str) else "")
+    def run_and_join(*arguments):
+        code, out, error = run(*arguments)
+        return code, out + error
 
-    return run
+    return run_and_join
 
 
 def trainer_of(images, folder=None, *overrides):
