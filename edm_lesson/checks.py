@@ -134,3 +134,18 @@ def check_labels(class_labels, label_dim, x, values=False):
             )
     classes = torch.arange(label_dim, device=x.device)
     return (class_labels.to(x.device)[:, None] == classes).float()  # F.one_hot would stop a GPU on a bad label
+
+
+def check_answer(F, x):
+    """Return the part of a network's answer `F` that is shaped like `x` (B, C, H, W): all of it, or the first half.
+
+    Twice the channels are those of a network that also learns variances (iDDPM), behind the image; they are left out.
+    Raises `ValueError` for any other shape, which could spread over `x` unnoticed.
+    """
+    B, C, H, W = x.shape
+    if tuple(F.shape) not in ((B, C, H, W), (B, 2 * C, H, W)):
+        raise ValueError(
+            f"the network answers {tuple(F.shape)} to x of shape {(B, C, H, W)}; it must answer in the same shape, or "
+            f"with {2 * C} channels, of which the last {C} are learned variances."
+        )
+    return F[:, :C]

@@ -8,7 +8,24 @@ import torch
 from edm_lesson.checks import check_images, check_number
 
 
-class EDMLoss:
+class DenoisingLoss:
+    """The weighted squared error of a denoiser (Eq. 2). A design adds `sample_sigma` and `weight`."""
+
+    def __call__(self, denoiser, images, class_labels=None, augment=None, generator=None):
+        """The weighted squared error of every pixel, (B, C, H, W): take its mean (Eq. 2).
+
+        `images` (B, C, H, W), clean; `class_labels` as the denoiser takes them; `augment` maps images to
+        (images, augment_labels); `generator` draws sigma and noise, on the images' device.
+        """
+        check_images(images, name="images")
+        images, augment_labels = augment(images) if augment else (images, None)
+        sigma = self.sample_sigma(len(images), generator, images.device).reshape(-1, 1, 1, 1)
+        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        denoised = denoiser(images + sigma * noise, sigma, class_labels, augment_labels)
+        return self.weight(sigma) * (denoised - images) ** 2  # Eq. 2, weighted
+
+
+class EDMLoss(DenoisingLoss):
     """EDM's loss: ln sigma ~ N(P_mean, P_std^2), weighted so that every level starts at loss 1 (Table 1, EDM).
 
     `sigma_data` must be the denoiser's. Raises `ValueError` where `P_std` <= 0 or `sigma_data` is not in [1e-6, 1e6].
@@ -27,16 +44,3 @@ class EDMLoss:
     def weight(self, sigma):
         """lambda(sigma), shaped like `sigma`: the inverse of c_out squared (Table 1, EDM)."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
-
-    def __call__(self, denoiser, images, class_labels=None, augment=None, generator=None):
-        """The weighted squared error of every pixel, (B, C, H, W): take its mean (Eq. 2).
-
-        `images` (B, C, H, W), clean; `class_labels` as the denoiser takes them; `augment` maps images to
-        (images, augment_labels); `generator` draws sigma and noise, on the images' device.
-        """
-        check_images(images, name="images")
-        images, augment_labels = augment(images) if augment else (images, None)
-        sigma = self.sample_sigma(len(images), generator, images.device).reshape(-1, 1, 1, 1)
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
-        denoised = denoiser(images + sigma * noise, sigma, class_labels, augment_labels)
-        return self.weight(sigma) * (denoised - images) ** 2  # Eq. 2, weighted

@@ -6,35 +6,23 @@ D(x; sigma) = c_skip * x + c_out * F(c_in * x; c_noise)
 import torch
 from torch import nn
 
-from edm_lesson.checks import check_images, check_labels, check_number, check_sigma
+from edm_lesson.checks import check_answer, check_images, check_labels, check_number, check_sigma
 
 
-class EDMPrecond(nn.Module):
-    """EDM's preconditioning: unit variance in, unit variance out, at every noise level (Table 1, EDM).
+class Precond(nn.Module):
+    """The denoiser D around a raw network F (Eq. 7). What a design adds is the four numbers: `coefficients(sigma)`.
 
-    `network(x, c_noise, class_labels, augment_labels)` is the raw network F; its attributes `img_channels`,
-    `img_resolution` and `label_dim` are taken over where it has them. `sigma_data` is the standard deviation
-    (or RMS) of the training images, in their units. [`sigma_min`, `sigma_max`] is the range of noise levels
-    that samplers may ask for. Raises `ValueError` where `sigma_data` is not in [1e-6, 1e6].
+    `network(x, c_noise, class_labels, augment_labels)` is F; its attributes `img_channels`, `img_resolution` and
+    `label_dim` are taken over where it has them. [`sigma_min`, `sigma_max`] is the range of noise levels that samplers
+    may ask for.
     """
 
-    def __init__(self, network, sigma_data=0.5, sigma_min=0.0, sigma_max=float("inf")):
+    def __init__(self, network, sigma_min=0.0, sigma_max=float("inf")):
         super().__init__()
-        check_number("sigma_data", sigma_data, at_least=1e-6, at_most=1e6)
-        self.network, self.sigma_data = network, sigma_data
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.network, self.sigma_min, self.sigma_max = network, sigma_min, sigma_max
         self.img_channels = getattr(network, "img_channels", None)
         self.img_resolution = getattr(network, "img_resolution", None)
         self.label_dim = getattr(network, "label_dim", 0)
-
-    def coefficients(self, sigma):
-        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, EDM)."""
-        total = (sigma**2 + self.sigma_data**2).sqrt()
-        c_skip = self.sigma_data**2 / total**2
-        c_out = sigma * self.sigma_data / total
-        c_in = 1 / total
-        c_noise = sigma.log() / 4
-        return c_skip, c_out, c_in, c_noise
 
     def forward(self, x, sigma, class_labels=None, augment_labels=None):
         """The denoised images D(x; sigma), float32 (B, C, H, W) (Eq. 7).
@@ -48,9 +36,31 @@ class EDMPrecond(nn.Module):
         sigma = check_sigma(sigma, x)
         class_labels = check_labels(class_labels, self.label_dim, x)
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
-        F = self.network(c_in * x, c_noise.flatten(), class_labels, augment_labels)
+        F = check_answer(self.network(c_in * x, c_noise.flatten(), class_labels, augment_labels), x)
         return c_skip * x + c_out * F.float()  # Eq. 7
 
     def round_sigma(self, sigma):
-        """The nearest noise level that the network knows: `sigma` itself, for EDM knows them all."""
+        """The nearest noise level that the network knows: `sigma` itself, where it knows them all."""
         return torch.as_tensor(sigma)
+
+
+class EDMPrecond(Precond):
+    """EDM's preconditioning: unit variance in, unit variance out, at every noise level (Table 1, EDM).
+
+    `sigma_data` is the standard deviation (or RMS) of the training images, in their units; the rest is as in `Precond`.
+    Raises `ValueError` where `sigma_data` is not in [1e-6, 1e6].
+    """
+
+    def __init__(self, network, sigma_data=0.5, sigma_min=0.0, sigma_max=float("inf")):
+        super().__init__(network, sigma_min, sigma_max)
+        check_number("sigma_data", sigma_data, at_least=1e-6, at_most=1e6)
+        self.sigma_data = sigma_data
+
+    def coefficients(self, sigma):
+        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, EDM)."""
+        total = (sigma**2 + self.sigma_data**2).sqrt()
+        c_skip = self.sigma_data**2 / total**2
+        c_out = sigma * self.sigma_data / total
+        c_in = 1 / total
+        c_noise = sigma.log() / 4
+        return c_skip, c_out, c_in, c_noise

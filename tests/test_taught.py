@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TAUGHT = {
     "01": {"ideal": ["IdealDenoiser", "score"]},
     "02": {"schedules": ["edm_sigmas", "vp_sigmas", "ve_sigmas", "iddpm_table", "iddpm_sigmas"]},
-    "03": {"preconditioning": ["EDMPrecond"]},
-    "04": {"losses": ["EDMLoss"]},
+    "03": {"preconditioning": ["Precond", "EDMPrecond"]},
+    "04": {"losses": ["DenoisingLoss", "EDMLoss"]},
     "05": {
         "networks.layers": ["PositionalEmbedding", "SelfAttention", "ResidualBlock"],
         "networks.unet": ["LessonUNet"],
