@@ -5,7 +5,8 @@ The loss is E[lambda(sigma) * ||D(y + n; sigma) - y||^2] with n ~ N(0, sigma^2) 
 
 import torch
 
-from edm_lesson.checks import check_images, check_number
+from edm_lesson.checks import check_images, check_levels, check_number
+from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 class DenoisingLoss:
@@ -44,3 +45,51 @@ class EDMLoss(DenoisingLoss):
     def weight(self, sigma):
         """lambda(sigma), shaped like `sigma`: the inverse of c_out squared (Table 1, EDM)."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
+
+
+class InverseSquareLoss(DenoisingLoss):
+    """The weight of the designs before EDM; theirs, too, is the inverse of c_out squared (Table 1)."""
+
+    def weight(self, sigma):
+        """lambda(sigma), shaped like `sigma` (Table 1: VP, VE, iDDPM)."""
+        return 1 / sigma**2
+
+
+class VPLoss(InverseSquareLoss):
+    """DDPM++'s loss: times drawn evenly from `epsilon_t` to 1 (Table 1, VP). The rest is as in `VPSchedule`."""
+
+    def __init__(self, beta_d=19.9, beta_min=0.1, epsilon_t=1e-5):
+        self.schedule, self.epsilon_t = VPSchedule(beta_d, beta_min), epsilon_t
+        check_number("epsilon_t", epsilon_t, above=0, at_most=0.999)
+
+    def sample_sigma(self, batch, generator=None, device=None):
+        """Noise levels to train `batch` images on, float32 (`batch`,) on `device` (Table 1, VP)."""
+        return self.schedule.sigma(1 + (self.epsilon_t - 1) * torch.rand(batch, generator=generator, device=device))
+
+
+class VELoss(InverseSquareLoss):
+    """NCSN++'s loss: ln sigma drawn evenly from `sigma_min` to `sigma_max` (Table 1, VE)."""
+
+    def __init__(self, sigma_min=0.02, sigma_max=100.0):
+        check_levels(2, sigma_min, sigma_max)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+
+    def sample_sigma(self, batch, generator=None, device=None):
+        """Noise levels to train `batch` images on, float32 (`batch`,) on `device` (Table 1, VE)."""
+        ratio = self.sigma_max / self.sigma_min
+        return self.sigma_min * ratio ** torch.rand(batch, generator=generator, device=device)
+
+
+class IDDPMLoss(InverseSquareLoss):
+    """iDDPM's loss: levels drawn evenly from its table (`iddpm_table`) (Table 1, iDDPM).
+
+    Learned variances are not trained: iDDPM has a variational term for them, which this is without.
+    """
+
+    def __init__(self, C_1=0.001, C_2=0.008, M=1000):
+        self.u = iddpm_table(C_1, C_2, M)[:-1].float()
+
+    def sample_sigma(self, batch, generator=None, device=None):
+        """Noise levels to train `batch` images on, float32 (`batch`,) on `device` (Table 1, iDDPM)."""
+        self.u = self.u.to(device)  # stays there: only the first batch has to wait for it
+        return self.u[torch.randint(len(self.u), (batch,), generator=generator, device=device)]

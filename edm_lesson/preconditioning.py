@@ -6,7 +6,16 @@ D(x; sigma) = c_skip * x + c_out * F(c_in * x; c_noise)
 import torch
 from torch import nn
 
-from edm_lesson.checks import check_answer, check_images, check_labels, check_number, check_sigma
+from edm_lesson.checks import (
+    check_answer,
+    check_count,
+    check_images,
+    check_labels,
+    check_levels,
+    check_number,
+    check_sigma,
+)
+from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 class Precond(nn.Module):
@@ -64,3 +73,63 @@ class EDMPrecond(Precond):
         c_in = 1 / total
         c_noise = sigma.log() / 4
         return c_skip, c_out, c_in, c_noise
+
+
+class VPPrecond(Precond):
+    """DDPM++'s: the network is asked for the noise and told the time, 0 to `M` - 1 (Table 1, VP).
+
+    `beta_d` and `beta_min` as in `VPSchedule`. Samplers may ask for the noise at the times from `epsilon_t` to 1.
+    """
+
+    def __init__(self, network, beta_d=19.9, beta_min=0.1, M=1000, epsilon_t=1e-5):
+        schedule = VPSchedule(beta_d, beta_min)
+        check_count("M", M)
+        check_number("epsilon_t", epsilon_t, above=0, at_most=0.999)
+        super().__init__(network, schedule.sigma(epsilon_t).item(), schedule.sigma(1).item())
+        self.schedule, self.M = schedule, M
+
+    def coefficients(self, sigma):
+        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, VP)."""
+        c_noise = (self.M - 1) * self.schedule.sigma_inv(sigma)
+        return torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise
+
+
+class VEPrecond(Precond):
+    """NCSN++'s: the network is asked for minus the noise and sees its input unscaled (Table 1, VE)."""
+
+    def __init__(self, network, sigma_min=0.02, sigma_max=100.0):
+        check_levels(2, sigma_min, sigma_max)
+        super().__init__(network, sigma_min, sigma_max)
+
+    def coefficients(self, sigma):
+        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, VE)."""
+        return torch.ones_like(sigma), sigma, torch.ones_like(sigma), (sigma / 2).log()
+
+
+class IDDPMPrecond(Precond):
+    """iDDPM's: the network is asked for the noise and told how far down a table of `M` levels it is (Table 1, iDDPM).
+
+    `C_1`, `C_2` and `M` make the table, `iddpm_table`. Levels between those of the table are told as the nearest.
+    """
+
+    def __init__(self, network, C_1=0.001, C_2=0.008, M=1000):
+        levels = iddpm_table(C_1, C_2, M)[:-1]  # u_M = 0 is without noise
+        super().__init__(network, levels[-1].item(), levels[0].item())
+        self.levels = levels  # exact, on the CPU: for samplers
+        self.register_buffer("u", levels.float(), persistent=False)  # where the network is
+
+    def coefficients(self, sigma):
+        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, iDDPM)."""
+        c_noise = len(self.u) - 1 - nearest_level(self.u, sigma)
+        return torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise.to(sigma.dtype)
+
+    def round_sigma(self, sigma):
+        """The level of the table that is nearest to each of `sigma`."""
+        sigma = torch.as_tensor(sigma)
+        levels = self.levels.to(sigma.device, torch.promote_types(sigma.dtype, torch.float32))
+        return levels[nearest_level(levels, sigma)]
+
+
+def nearest_level(levels, sigma):
+    """For each of `sigma`, of any shape, the index of the nearest of `levels`."""
+    return (levels - sigma[..., None]).abs().argmin(-1)

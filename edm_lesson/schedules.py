@@ -1,7 +1,10 @@
 """Noise levels: where a sampler stops on its way from pure noise to an image (Table 1, "time steps").
 
-Every function returns float64 levels of shape (num_steps + 1,) on the CPU, descending, the last one 0.
+Every function `*_sigmas` returns float64 levels of shape (num_steps + 1,) on the CPU, descending, the last one 0.
 sigma is the standard deviation of the noise, in the units of the images (which live in [-1, 1]).
+
+The schedules are how noise comes with time: x = s(t) (y + sigma(t) n) (Table 1, "schedule" and "scaling"). Times and
+levels are tensors of any shape, whose dtype is kept, or numbers, which become float64 tensors.
 """
 
 import math
@@ -89,3 +92,103 @@ def iddpm_sigmas(num_steps, C_1=0.001, C_2=0.008, M=1000, j0=8):
     index = (j0 + ramp * (M - 1 - j0) + 0.5).floor().long()
     u = iddpm_table(C_1, C_2, M)
     return torch.cat([u[index], u[-1:]])  # u_M = 0
+
+
+class LinearSchedule:
+    """Time is the noise level: sigma(t) = t, s(t) = 1 (Table 1, iDDPM and EDM)."""
+
+    def sigma(self, t):
+        """The noise level at time `t`."""
+        return as_tensor(t)
+
+    def sigma_inv(self, sigma):
+        """The time of the noise level `sigma`."""
+        return as_tensor(sigma)
+
+    def sigma_deriv(self, t):
+        """d sigma / dt."""
+        return torch.ones_like(as_tensor(t))
+
+    def s(self, t):
+        """The factor by which images and noise are scaled at time `t`."""
+        return torch.ones_like(as_tensor(t))
+
+    def s_deriv(self, t):
+        """ds / dt."""
+        return torch.zeros_like(as_tensor(t))
+
+
+class VESchedule(LinearSchedule):
+    """The variance-exploding SDE: the variance is the time, sigma(t) = sqrt(t), s(t) = 1 (Table 1, VE)."""
+
+    def sigma(self, t):
+        return as_tensor(t).sqrt()
+
+    def sigma_inv(self, sigma):
+        return as_tensor(sigma) ** 2
+
+    def sigma_deriv(self, t):
+        return 0.5 / as_tensor(t).sqrt()
+
+
+class VPSchedule:
+    """The variance-preserving SDE: sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, s(t)^2 = 1 / (sigma(t)^2 + 1).
+
+    With the defaults sigma(1) = 152.16697 (Table 1, VP). Raises `ValueError` where `beta_d` is not in [0, 500],
+    `beta_min` not in [-`beta_d` / 2, 400], or sigma(1) is 0.
+    """
+
+    def __init__(self, beta_d=19.9, beta_min=0.1):
+        check_number("beta_d", beta_d, at_least=0, at_most=500)
+        check_number("beta_min", beta_min, at_least=-beta_d / 2, at_most=400)
+        if beta_d / 2 + beta_min == 0:
+            raise ValueError(f"beta_d is {beta_d!r} and beta_min is {beta_min!r}; there is no noise at time 1.")
+        self.beta_d, self.beta_min = beta_d, beta_min
+
+    @classmethod
+    def from_range(cls, sigma_min, sigma_max, epsilon_s=1e-3):
+        """The schedule whose noise is `sigma_min` at time `epsilon_s` and `sigma_max` at time 1.
+
+        Raises `ValueError` where no such schedule rises faster and faster (`beta_d` >= 0), or float64 can't tell
+        `sigma_min` from 0.
+        """
+        check_levels(2, sigma_min, sigma_max)
+        check_number("epsilon_s", epsilon_s, above=0, at_most=0.999)
+        low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
+        least, most = 1e-8 * epsilon_s**2 * high, epsilon_s * high
+        if not least <= low <= most:
+            raise ValueError(
+                f"sigma_min is {sigma_min!r}; with sigma_max {sigma_max!r} and epsilon_s {epsilon_s!r} VP's noise can "
+                f"begin at {math.sqrt(math.expm1(least)):.3g} to {math.sqrt(math.expm1(most)):.3g}. "
+                "Change sigma_min or epsilon_s, or take another schedule."
+            )
+        beta_d = 2 * (low / epsilon_s - high) / (epsilon_s - 1)
+        return cls(beta_d, high - beta_d / 2)
+
+    def exponent(self, t):
+        """ln(sigma^2 + 1) at time `t`, and its derivative."""
+        t = as_tensor(t)
+        return self.beta_d * t**2 / 2 + self.beta_min * t, self.beta_d * t + self.beta_min
+
+    def sigma(self, t):
+        return self.exponent(t)[0].expm1().sqrt()  # expm1: exp(.) - 1 loses small sigma
+
+    def sigma_inv(self, sigma):
+        exponent = (as_tensor(sigma) ** 2).log1p()
+        root = (self.beta_min**2 + 2 * self.beta_d * exponent).sqrt()
+        return 2 * exponent / (self.beta_min + root)  # not (root - beta_min) / beta_d, which loses small t
+
+    def sigma_deriv(self, t):
+        sigma = self.sigma(t)
+        return self.exponent(t)[1] / 2 * (sigma + 1 / sigma)
+
+    def s(self, t):
+        return (-self.exponent(t)[0] / 2).exp()
+
+    def s_deriv(self, t):
+        return -self.exponent(t)[1] / 2 * self.s(t)
+
+
+def as_tensor(t):
+    """A tensor as it is; a number in float64."""
+    return t if isinstance(t, torch.Tensor) else torch.tensor(t, dtype=torch.float64)

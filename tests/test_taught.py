@@ -18,8 +18,8 @@ TAUGHT = {
         "networks.unet": ["LessonUNet"],
     },
     "06": {"training": ["train_step", "ema_decay"]},
-    "07": {"samplers": ["euler_step", "heun_step"]},
-    "08": {"samplers": ["add_churn", "edm_sampler"]},
+    "07": {"samplers.edm": ["euler_step", "heun_step"]},
+    "08": {"samplers.edm": ["add_churn", "edm_sampler"]},
 }
 MODULES = sorted(
     ".".join(path.relative_to(ROOT / "edm_lesson").with_suffix("").parts)

@@ -1,0 +1,57 @@
+"""Images in any number, each with a seed of its own."""
+
+import torch
+from tqdm.auto import tqdm
+
+from edm_lesson.checks import check_count
+from edm_lesson.samplers.edm import edm_sampler
+
+
+class SeededNoise:
+    """Noise with a seed of its own for every image, so that an image does not depend on its batch.
+
+    Drawn on the CPU, so that every device gets the same. `SeededNoise(range(8)).latents((1, 28, 28))` are
+    latents (8, 1, 28, 28); its method `randn_like` goes into a sampler and draws on from there.
+    """
+
+    def __init__(self, seeds, device="cpu"):
+        self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        self.device = device
+
+    def latents(self, shape):
+        """float32 noise (number of seeds, *shape) of unit variance."""
+        return torch.stack([torch.randn(shape, generator=generator) for generator in self.generators]).to(self.device)
+
+    def randn_like(self, x):
+        """Noise like `x`, whose first dimension must be the number of seeds."""
+        if len(x) != len(self.generators):
+            raise ValueError(
+                f"x holds {len(x)} images, but there are {len(self.generators)} seeds; they must be as many."
+            )
+        return self.latents(x.shape[1:]).to(x)
+
+
+def sample_images(denoiser, num_samples, *, seed=0, classes=None, batch_size=64, progress=False, **settings):
+    """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
+
+    Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn. `settings`
+    go to `edm_sampler`. Raises `ValueError` as that does.
+    """
+    check_count("num_samples", num_samples)
+    check_count("batch_size", batch_size)
+    check_count("seed", seed, minimum=0)
+    device = next((parameter.device for parameter in denoiser.parameters()), torch.device("cpu"))
+    shape = (denoiser.img_channels, denoiser.img_resolution, denoiser.img_resolution)
+    batches = []
+    for start in tqdm(range(0, num_samples, batch_size), unit="batch", disable=not progress):
+        numbers = range(start, min(start + batch_size, num_samples))
+        noise = SeededNoise([seed + number for number in numbers], device)
+        labels = (
+            None
+            if classes is None
+            else torch.tensor([classes[number % len(classes)] for number in numbers], device=device)
+        )
+        batches.append(
+            edm_sampler(denoiser, noise.latents(shape), labels, randn_like=noise.randn_like, **settings).float().cpu()
+        )
+    return torch.cat(batches)
