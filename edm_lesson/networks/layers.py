@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edm_lesson.checks import check_count, check_number
+
 
 class GroupNorm(nn.GroupNorm):
     """GroupNorm with about four channels a group and at most 32 groups; in float32 also under autocast.
@@ -84,3 +86,123 @@ class ResidualBlock(nn.Module):
         scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
         h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
         return self.attention(self.skip(x) + self.conv1(self.dropout(h)))
+
+
+class FourierEmbedding(nn.Module):
+    """Cosines and sines of c_noise (B,) at `num_channels` / 2 random frequencies: N(0, `scale`^2) turns a unit.
+
+    Returns (B, `num_channels`). The frequencies are drawn once and saved with the weights; they are not trained.
+    """
+
+    def __init__(self, num_channels, scale=16):
+        super().__init__()
+        self.register_buffer("frequencies", 2 * math.pi * scale * torch.randn(num_channels // 2))
+
+    def forward(self, c_noise):
+        angles = c_noise[:, None] * self.frequencies
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class Resample(nn.Module):
+    """Change the resolution by `factor`, 2 or 1/2, with a filter: (B, C, H, W) -> (B, C, H * factor, W * factor).
+
+    `taps` are its weights along either direction, symmetric and of even number: [1, 1] repeats pixels, or takes means
+    of 2x2; [1, 3, 3, 1] is smoother. Beyond its border an image counts as zero. `factor` 1 filters only and returns
+    (B, C, H + 1, W + 1), so that a 3x3 convolution of stride 2 without padding can follow.
+    """
+
+    def __init__(self, taps, factor):
+        super().__init__()
+        row = torch.tensor(taps, dtype=torch.float32)
+        row = row / row.sum() * max(factor, 1)  # going up, a new pixel meets every second tap only
+        self.register_buffer("kernel", torch.outer(row, row)[None, None], persistent=False)
+        self.up, self.stride = factor > 1, 1 if factor == 1 else 2
+        self.padding = len(taps) // 2 - (factor != 1)
+
+    def forward(self, x):
+        kernel = self.kernel.expand(x.shape[1], -1, -1, -1)
+        conv = F.conv_transpose2d if self.up else F.conv2d
+        return conv(x, kernel, stride=self.stride, padding=self.padding, groups=x.shape[1])
+
+
+class UNetBlock(ResidualBlock):
+    """The residual block of the paper's networks, which may change the resolution: (B, in, H, W) -> (B, out, H', W').
+
+    A `ResidualBlock` that can do more. `resample` works before the first convolution and on the shortcut.
+    `num_heads` > 0 ends the block with attention. With `adaptive_scale`, `emb` scales and shifts the second
+    normalisation; without, it is added before it. Each sum of two branches is multiplied by `skip_scale`. With
+    `resample_proj`, the shortcut of a resampling block has a 1x1 convolution even where the width stays.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        emb_channels,
+        dropout=0.0,
+        num_heads=0,
+        resample=None,
+        adaptive_scale=True,
+        skip_scale=1.0,
+        resample_proj=False,
+    ):
+        super().__init__(in_channels, out_channels, emb_channels, dropout)
+        self.num_heads, self.adaptive_scale, self.skip_scale = num_heads, adaptive_scale, skip_scale
+        self.resample = resample or nn.Identity()
+        if not adaptive_scale:
+            self.affine = nn.Linear(emb_channels, out_channels)
+        if resample and resample_proj:
+            self.skip = nn.Conv2d(in_channels, out_channels, 1)
+        if num_heads:
+            self.attention = SelfAttention(out_channels, num_heads)
+
+    def forward(self, x, emb):
+        h = self.conv0(self.resample(F.silu(self.norm0(x))))
+        if self.adaptive_scale:
+            scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
+            h = torch.addcmul(shift, self.norm1(h), scale + 1)
+        else:
+            h = self.norm1(h + self.affine(emb)[:, :, None, None])
+        h = self.conv1(self.dropout(F.silu(h)))
+        x = (self.skip(self.resample(x)) + h) * self.skip_scale
+        return self.attention(x) * self.skip_scale if self.num_heads else x
+
+
+def check_unet(img_resolution, img_channels, label_dim, augment_dim, model_channels, channel_mult, num_blocks, dropout):
+    """Refuse counts that are not whole or too small, a `dropout` outside [0, 1], and widths that can't be embedded."""
+    for name, value, least in [
+        ("img_resolution", img_resolution, 1),
+        ("img_channels", img_channels, 1),
+        ("model_channels", model_channels, 4),
+        ("num_blocks", num_blocks, 1),
+        ("label_dim", label_dim, 0),
+        ("augment_dim", augment_dim, 0),
+        *[("each of channel_mult", mult, 1) for mult in channel_mult],
+    ]:
+        check_count(name, value, least)
+    check_number("dropout", dropout, at_least=0, at_most=1)
+    if model_channels % 4 or not channel_mult:
+        raise ValueError(
+            f"model_channels is {model_channels} and channel_mult {channel_mult}; "
+            "model_channels must be a multiple of 4, and channel_mult must have an entry a level."
+        )
+
+
+def level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size=1):
+    """The resolution of each level of a U-Net, the highest first.
+
+    Raises `ValueError` where they are not whole numbers, and for an attention resolution that is not among them.
+    """
+    check_count("patch_size", patch_size)
+    factor = patch_size * 2 ** (len(channel_mult) - 1)
+    if img_resolution % factor:
+        patches = f"patches of {patch_size} and " if patch_size > 1 else ""
+        raise ValueError(
+            f"img_resolution is {img_resolution}; {patches}{len(channel_mult)} levels need a multiple of {factor}. "
+            "Pad the images, or take fewer levels in channel_mult."
+        )
+    resolutions = [img_resolution // patch_size // 2**level for level in range(len(channel_mult))]
+    unknown = sorted(set(attn_resolutions) - set(resolutions))
+    if unknown:
+        raise ValueError(f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}.")
+    return resolutions
