@@ -4,8 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edm_lesson.checks import check_count, check_number
-from edm_lesson.networks.layers import GroupNorm, PositionalEmbedding, ResidualBlock, zero_init
+from edm_lesson.networks.layers import (
+    GroupNorm,
+    PositionalEmbedding,
+    ResidualBlock,
+    check_unet,
+    level_resolutions,
+    zero_init,
+)
 
 
 class LessonUNet(nn.Module):
@@ -43,35 +49,11 @@ class LessonUNet(nn.Module):
         super().__init__()
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
-        for name, value, least in [
-            ("img_resolution", img_resolution, 1),
-            ("img_channels", img_channels, 1),
-            ("model_channels", model_channels, 4),
-            ("num_blocks", num_blocks, 1),
-            ("patch_size", patch_size, 1),
-            ("label_dim", label_dim, 0),
-            ("augment_dim", augment_dim, 0),
-            *[("each of channel_mult", mult, 1) for mult in channel_mult],
-        ]:
-            check_count(name, value, least)
-        check_number("dropout", dropout, at_least=0, at_most=1)
-        if model_channels % 4 or not channel_mult:
-            raise ValueError(
-                f"model_channels is {model_channels} and channel_mult {channel_mult}; "
-                "model_channels must be a multiple of 4, and channel_mult must have an entry a level."
-            )
+        check_unet(
+            img_resolution, img_channels, label_dim, augment_dim, model_channels, channel_mult, num_blocks, dropout
+        )
+        resolutions = level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
         self.factor = patch_size * 2 ** (len(channel_mult) - 1)
-        if img_resolution % self.factor:
-            raise ValueError(
-                f"img_resolution is {img_resolution}; patches of {patch_size} and {len(channel_mult)} levels need "
-                f"a multiple of {self.factor}. Pad the images, or take fewer levels in channel_mult."
-            )
-        resolutions = [img_resolution // patch_size // 2**level for level in range(len(channel_mult))]
-        unknown = sorted(set(attn_resolutions) - set(resolutions))
-        if unknown:
-            raise ValueError(
-                f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}."
-            )
 
         widths = [model_channels * mult for mult in channel_mult]
         emb_channels = 4 * model_channels
