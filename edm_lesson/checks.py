@@ -38,6 +38,12 @@ def check_number(name, value, above=None, at_least=None, at_most=math.inf, infin
         raise ValueError(f"{name} is {value!r}; it must be {wanted}.")
 
 
+def check_choice(name, value, choices):
+    """Refuse a `value` that is none of the words in `choices`."""
+    if value not in tuple(choices):
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
+
+
 def check_levels(num_steps, sigma_min, sigma_max, rho=1.0):
     """Refuse noise levels that can't be laid out: `num_steps` >= 1 and whole, 0 < `sigma_min` < `sigma_max`, `rho` > 0.
 

@@ -1,13 +1,14 @@
-"""EDM's loss: where it samples sigma, and what it is before anything is learned."""
+"""The losses: where they sample sigma, and what they are before anything is learned."""
 
 import math
 
 import pytest
 import torch
 
-from edm_lesson.losses import EDMLoss
+from edm_lesson.losses import EDMLoss, IDDPMLoss, VELoss, VPLoss
 from edm_lesson.networks import LessonUNet
-from edm_lesson.preconditioning import EDMPrecond
+from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, VEPrecond, VPPrecond
+from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 def test_sigma_is_log_normal():
@@ -74,3 +75,71 @@ def test_impossible_settings_are_refused_with_the_value(settings):
 def test_images_that_are_none_are_refused():
     with pytest.raises(ValueError, match=r"images is torch\.uint8"):
         EDMLoss()(lambda *_: None, torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+
+
+OLDER = [(VPLoss, VPPrecond), (VELoss, VEPrecond), (IDDPMLoss, IDDPMPrecond)]
+
+
+def draws(loss, batch=100_000):
+    return loss.sample_sigma(batch, torch.Generator().manual_seed(0))
+
+
+def assert_even(values, low, high):
+    """As many `values` in each tenth of the way from `low` to `high`, and none outside."""
+    assert values.min() >= low - 1e-4 * abs(high - low)
+    assert values.max() <= high + 1e-4 * abs(high - low)
+    counts = torch.histc(values, 10, low, high) / len(values)
+    torch.testing.assert_close(counts, torch.full((10,), 0.1), rtol=0, atol=5 * (0.09 / len(values)) ** 0.5)
+
+
+def test_vp_draws_times_evenly():
+    assert_even(VPSchedule().sigma_inv(draws(VPLoss())), 1e-5, 1)
+    assert draws(VPLoss(epsilon_t=0.5)).min() >= VPSchedule().sigma(0.5) * 0.9999
+
+
+def test_ve_draws_ln_sigma_evenly():
+    assert_even(draws(VELoss(0.1, 10.0)).log(), math.log(0.1), math.log(10))
+
+
+def test_iddpm_draws_from_its_table_evenly():
+    u, sigma = iddpm_table()[:-1].float(), draws(IDDPMLoss())
+    index = torch.searchsorted(u.flip(0), sigma)
+    assert torch.equal(u.flip(0)[index], sigma), "nothing but levels of the table"
+    assert_even(index.float(), 0, 1000)
+    assert len(index.unique()) == 1000
+
+
+@pytest.mark.parametrize(("loss", "precond"), OLDER)
+def test_the_weight_is_the_inverse_of_c_out_squared(loss, precond):
+    sigma = torch.logspace(-2, 1.9, 9)
+    c_out = precond(None).coefficients(sigma)[1]
+    torch.testing.assert_close(loss().weight(sigma) * c_out**2, torch.ones(9))
+
+
+@pytest.mark.parametrize(("loss", "precond"), OLDER)
+def test_before_training_the_loss_of_the_older_designs_is_one(loss, precond):
+    silent = precond(lambda x, *_: torch.zeros_like(x))
+    value = loss()(silent, torch.rand(500, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    assert value.mean().item() == pytest.approx(1, abs=0.03), "asked for the noise, it says none: off by its variance"
+
+
+@pytest.mark.parametrize("loss", [EDMLoss, VPLoss, VELoss, IDDPMLoss])
+def test_sigma_is_float32_on_the_device_and_repeatable(loss):
+    assert torch.equal(draws(loss(), 8), draws(loss(), 8))
+    sigma = loss().sample_sigma(5, device="meta")  # a device without values: nothing waits for it
+    assert (sigma.shape, sigma.dtype, sigma.device.type) == ((5,), torch.float32, "meta")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VPLoss(beta_d=-1), "beta_d is -1"),
+        (lambda: VPLoss(epsilon_t=1), "epsilon_t is 1"),
+        (lambda: VELoss(sigma_min=0), "sigma_min is 0"),
+        (lambda: VELoss(sigma_min=3, sigma_max=2), "sigma_min must be smaller"),
+        (lambda: IDDPMLoss(M=0), "M is 0"),
+    ],
+)
+def test_impossible_older_losses_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

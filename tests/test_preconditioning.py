@@ -1,4 +1,4 @@
-"""EDM's preconditioning: its coefficients, its promise of unit variance, and what it takes and refuses."""
+"""The preconditionings: their coefficients, EDM's promise of unit variance, and what they take and refuse."""
 
 import math
 
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edm_lesson.losses import EDMLoss
-from edm_lesson.preconditioning import EDMPrecond
+from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, VEPrecond, VPPrecond
+from edm_lesson.schedules import iddpm_table
 
 
 class Echo(torch.nn.Module):
@@ -23,6 +24,9 @@ class Echo(torch.nn.Module):
 
 def images(batch=4):
     return torch.randn(batch, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+ALL = [EDMPrecond, VPPrecond, VEPrecond, IDDPMPrecond]
 
 
 @pytest.mark.parametrize("sigma", [0.002, 0.5, 7.0, 80.0])
@@ -127,13 +131,19 @@ def test_sigma_data_must_be_positive(sigma_data):
         EDMPrecond(Echo(), sigma_data)
 
 
-@given(st.one_of(st.floats(1e-6, 1e6), st.floats(width=32)), st.floats(1e-6, 1e6))
-def test_any_sigma_gives_finite_images_or_a_value_error(sigma, sigma_data):
+@pytest.mark.parametrize("precond", ALL)
+@given(sigma=st.one_of(st.floats(1e-6, 1e6), st.floats(width=32)))
+def test_any_sigma_gives_finite_images_or_a_value_error(precond, sigma):
     try:
-        denoised = EDMPrecond(Echo(), sigma_data)(images(), sigma)
+        denoised = precond(Echo())(images(), sigma)
     except ValueError:
         return
     assert torch.isfinite(denoised).all()
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6))
+def test_any_sigma_data_gives_finite_images(sigma, sigma_data):
+    assert torch.isfinite(EDMPrecond(Echo(), sigma_data)(images(), sigma)).all()
 
 
 def test_half_precision_stays_finite_and_close(make_denoiser):
@@ -152,5 +162,109 @@ def test_it_compiles_without_a_break_in_the_graph(make_denoiser):
     torch.testing.assert_close(compiled(x, sigma, labels), denoiser(x, sigma, labels))
 
 
-def test_round_sigma_changes_nothing():
-    assert EDMPrecond(Echo()).round_sigma(0.123) == torch.tensor(0.123)
+@pytest.mark.parametrize("precond", [VPPrecond, VEPrecond, IDDPMPrecond])
+def test_the_older_designs_compile_as_well(precond):
+    denoiser, sigma = precond(lambda x, c_noise, *_: x + c_noise[:, None, None, None]), torch.tensor([0.5, 2.0])
+    compiled = torch.compile(denoiser, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(images(2), sigma), denoiser(images(2), sigma))
+
+
+@pytest.mark.parametrize("precond", ALL)
+def test_a_device_is_never_waited_for(precond):
+    denoiser = precond(Echo()).to("meta")  # where there are no values to look at
+    assert denoiser(images().to("meta"), torch.ones(4, device="meta")).shape == (4, 1, 4, 4)
+
+
+@pytest.mark.parametrize("precond", [EDMPrecond, VPPrecond, VEPrecond])
+def test_round_sigma_changes_nothing_where_all_levels_are_known(precond):
+    assert precond(Echo()).round_sigma(0.123) == torch.tensor(0.123)
+
+
+@pytest.mark.parametrize("t", [1e-5, 1e-3, 0.2, 1.0])
+def test_vp_is_that_of_table_1(t):
+    sigma = math.sqrt(math.expm1(19.9 / 2 * t**2 + 0.1 * t))
+    coefficients = VPPrecond(Echo()).coefficients(torch.tensor(sigma).double())
+    expected = 1, -sigma, 1 / math.sqrt(sigma**2 + 1), 999 * t
+    assert [c.item() for c in coefficients] == pytest.approx(expected)
+    assert VPPrecond(Echo()).coefficients(torch.tensor(sigma))[3].item() == pytest.approx(999 * t, rel=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.02, 1.0, 100.0])
+def test_ve_is_that_of_table_1(sigma):
+    coefficients = VEPrecond(Echo()).coefficients(torch.tensor(sigma).double())
+    assert [c.item() for c in coefficients] == pytest.approx((1, sigma, 1, math.log(sigma / 2)))
+
+
+@pytest.mark.parametrize("j", [0, 8, 500, 999])
+@pytest.mark.parametrize("between", [0.0, 0.4, -0.4])
+def test_iddpm_is_that_of_table_1(j, between):
+    u = iddpm_table()
+    sigma = (u[j] + between * abs(u[max(j - 1, 0) if between > 0 else j + 1] - u[j])).item()
+    coefficients = IDDPMPrecond(Echo()).coefficients(torch.tensor(sigma))
+    expected = 1, -sigma, 1 / math.sqrt(sigma**2 + 1), 999 - j
+    assert [c.item() for c in coefficients] == pytest.approx(expected)
+
+
+def test_each_design_answers_from_its_lowest_to_its_highest_level():
+    vp, ve, iddpm = VPPrecond(Echo()), VEPrecond(Echo()), IDDPMPrecond(Echo())
+    lowest = math.sqrt(math.expm1(19.9 / 2 * 1e-10 + 0.1 * 1e-5))
+    assert (vp.sigma_min, vp.sigma_max) == pytest.approx((lowest, 152.16697))
+    assert (ve.sigma_min, ve.sigma_max) == (0.02, 100)
+    assert (iddpm.sigma_min, iddpm.sigma_max) == pytest.approx((0.00642, 20291.17), rel=1e-3)
+    small = IDDPMPrecond(Echo(), M=10)
+    assert (small.sigma_min, small.sigma_max) == (iddpm_table(M=10)[9].item(), iddpm_table(M=10)[0].item())
+
+
+@pytest.mark.parametrize("precond", [VPPrecond, VEPrecond, IDDPMPrecond])
+def test_a_network_that_knows_the_noise_gives_the_clean_image_back(precond):
+    noise = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    sign = -1 if precond is VEPrecond else 1
+    denoiser, sigma = precond(lambda *_: sign * noise), torch.tensor([0.02, 0.5, 5.0, 90.0])
+    x = images() + sigma[:, None, None, None] * noise
+    torch.testing.assert_close(denoiser(x, sigma), images(), rtol=0, atol=1e-4)
+
+
+def test_iddpm_rounds_to_the_nearest_level_of_its_table():
+    denoiser, u = IDDPMPrecond(Echo()), iddpm_table()[:-1]
+    assert torch.equal(denoiser.round_sigma(u), u), "its own levels stay as they are"
+    asked = torch.rand(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).mul(8).sub(3).exp()
+    expected = [min(u.tolist(), key=lambda level: abs(level - sigma)) for sigma in asked.tolist()]
+    assert denoiser.round_sigma(asked).tolist() == expected
+    assert denoiser.round_sigma(1e-9) == u[-1].float(), "no noise at all is no level to denoise at"
+    assert denoiser.round_sigma(asked.reshape(5, 10).float()).shape == (5, 10)
+    assert denoiser.round_sigma(torch.tensor(80)).item() == pytest.approx(80.2037, abs=1e-3)
+
+
+def test_the_table_is_no_part_of_a_checkpoint(make_denoiser):
+    network = make_denoiser().network
+    assert IDDPMPrecond(network).state_dict().keys() == EDMPrecond(network).state_dict().keys()
+
+
+@pytest.mark.parametrize("precond", ALL)
+def test_learned_variances_are_left_out(precond):
+    x, labels = images(), torch.tensor([0, 1, 2, 0])
+    with_variances = precond(lambda x, *_: torch.cat([x.sin(), 1e9 * x], dim=1))
+    torch.testing.assert_close(with_variances(x, 1.0), precond(lambda x, *_: x.sin())(x, 1.0))
+    assert precond(Echo())(x, 1.0, labels).shape == x.shape
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 4, 4), (1, 1, 4, 4), (4, 1, 1, 4), (4, 16)])
+def test_a_network_that_answers_in_another_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=rf"answers \({shape[0]}, {shape[1]}.* must answer in the same shape"):
+        IDDPMPrecond(lambda *_: torch.zeros(shape))(images(), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VPPrecond(Echo(), M=0), "M is 0"),
+        (lambda: VPPrecond(Echo(), beta_d=-1), "beta_d is -1"),
+        (lambda: VPPrecond(Echo(), epsilon_t=0), "epsilon_t is 0"),
+        (lambda: VEPrecond(Echo(), sigma_min=0), "sigma_min is 0"),
+        (lambda: VEPrecond(Echo(), sigma_max=0.01), "sigma_min must be smaller"),
+        (lambda: IDDPMPrecond(Echo(), M=1.5), "M is 1.5"),
+    ],
+)
+def test_impossible_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,11 +1,22 @@
-"""Noise levels against the paper's figures, and for any input: finite, descending levels or a ValueError."""
+"""Noise levels against the paper's figures, schedules against autograd, and for any input: sense or a ValueError."""
+
+import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edm_lesson.schedules import edm_sigmas, iddpm_sigmas, iddpm_table, ve_sigmas, vp_sigmas
+from edm_lesson.schedules import (
+    LinearSchedule,
+    VESchedule,
+    VPSchedule,
+    edm_sigmas,
+    iddpm_sigmas,
+    iddpm_table,
+    ve_sigmas,
+    vp_sigmas,
+)
 
 ALL = [edm_sigmas, vp_sigmas, ve_sigmas, iddpm_sigmas]
 SENSIBLE = st.floats(1e-9, 1e9)
@@ -103,3 +114,97 @@ def test_vp_gives_finite_levels_or_a_value_error(num_steps, beta_d, beta_min, ep
         return
     assert torch.isfinite(sigmas).all()
     assert (sigmas.diff() <= 0).all()
+
+
+SCHEDULES = [LinearSchedule(), VESchedule(), VPSchedule(), VPSchedule.from_range(0.002, 80)]
+by_name = pytest.mark.parametrize("schedule", SCHEDULES, ids=["linear", "ve", "vp", "vp for EDM's range"])
+
+
+def times():
+    return torch.logspace(-2.9, 0, 20, dtype=torch.float64)
+
+
+def test_the_schedules_are_those_of_table_1():
+    t = times()
+    growth = torch.exp(19.9 / 2 * t**2 + 0.1 * t)
+    torch.testing.assert_close(VPSchedule().sigma(t), (growth - 1).sqrt())
+    torch.testing.assert_close(VPSchedule().s(t), growth**-0.5)
+    torch.testing.assert_close(VESchedule().sigma(t), t**0.5)
+    torch.testing.assert_close(LinearSchedule().sigma(t), t)
+    for schedule in (VESchedule(), LinearSchedule()):
+        assert (schedule.s(t) == 1).all()
+
+
+@by_name
+def test_derivatives_are_those_of_autograd(schedule):
+    t = times().requires_grad_()
+    for function, derivative in [(schedule.sigma, schedule.sigma_deriv), (schedule.s, schedule.s_deriv)]:
+        value = function(t) + 0 * t
+        (gradient,) = torch.autograd.grad(value.sum(), t)
+        torch.testing.assert_close(derivative(t), gradient, rtol=1e-10, atol=1e-12)
+
+
+@by_name
+def test_the_inverse_leads_back_to_the_time(schedule):
+    torch.testing.assert_close(schedule.sigma_inv(schedule.sigma(times())), times(), rtol=1e-10, atol=0)
+
+
+def test_small_times_keep_their_digits_in_float32():
+    exact = math.sqrt(math.expm1(19.9 / 2 * 1e-10 + 0.1 * 1e-5))
+    sigma = VPSchedule().sigma(torch.tensor(1e-5))
+    assert sigma.dtype == torch.float32
+    assert sigma.item() == pytest.approx(exact, rel=1e-6), "exp(.) - 1 would be 2.4 % off"
+    assert VPSchedule().sigma_inv(sigma).item() == pytest.approx(1e-5, rel=1e-5)
+
+
+@by_name
+def test_numbers_become_float64_tensors(schedule):
+    for function in (schedule.sigma, schedule.sigma_inv, schedule.sigma_deriv, schedule.s, schedule.s_deriv):
+        value = function(0.3)
+        assert (value.dtype, value.shape) == (torch.float64, ())
+        torch.testing.assert_close(value, function(torch.tensor([0.3], dtype=torch.float64))[0])
+
+
+def test_vp_ends_where_the_paper_says_and_preserves_the_variance():
+    schedule = VPSchedule()
+    assert schedule.sigma(1).item() == pytest.approx(152.16697, abs=1e-5)
+    assert schedule.sigma(1e-3).item() == pytest.approx(0.010486, abs=1e-6)
+    t = 1 + torch.linspace(0, 1, 30, dtype=torch.float64) * (1e-3 - 1)
+    torch.testing.assert_close(schedule.sigma(t), vp_sigmas(30)[:-1])
+    torch.testing.assert_close(schedule.s(t) ** 2 * (1 + schedule.sigma(t) ** 2), torch.ones_like(t))
+
+
+def test_vp_is_recovered_from_its_range():
+    schedule = VPSchedule()
+    again = VPSchedule.from_range(schedule.sigma(1e-3).item(), schedule.sigma(1).item())
+    assert (again.beta_d, again.beta_min) == pytest.approx((19.9, 0.1), rel=1e-9)
+    other = VPSchedule.from_range(0.02, 100, epsilon_s=0.01)
+    assert (other.sigma(0.01).item(), other.sigma(1).item()) == pytest.approx((0.02, 100))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: VPSchedule(beta_d=-1), "beta_d is -1"),
+        (lambda: VPSchedule(beta_min=-10), "beta_min is -10"),
+        (lambda: VPSchedule(0, 0), "no noise at time 1"),
+        (lambda: VPSchedule.from_range(0.3, 80), r"sigma_min is 0\.3; .* begin at .* to 0\.0938"),
+        (lambda: VPSchedule.from_range(80, 0.3), "sigma_min must be smaller"),
+        (lambda: VPSchedule.from_range(0.002, 80, 1.0), "epsilon_s is 1.0"),
+    ],
+)
+def test_impossible_schedules_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@given(sigma_min=ANY_NUMBER, sigma_max=ANY_NUMBER, epsilon_s=st.one_of(st.floats(1e-5, 0.9), st.floats()))
+def test_vp_meets_any_range_or_refuses_it(sigma_min, sigma_max, epsilon_s):
+    try:
+        schedule = VPSchedule.from_range(sigma_min, sigma_max, epsilon_s)
+    except ValueError:
+        return
+    sigma = schedule.sigma(torch.linspace(epsilon_s, 1, 9, dtype=torch.float64))
+    assert (sigma.diff() > 0).all()
+    assert (sigma[0].item(), sigma[-1].item()) == pytest.approx((sigma_min, sigma_max), rel=1e-4)
+    assert schedule.sigma_inv(sigma[0]).item() == pytest.approx(epsilon_s, rel=1e-4)

@@ -4,6 +4,15 @@ A denoiser is anything that maps (x, sigma) to an estimate of the clean images. 
 """
 
 from edm_lesson.samplers.edm import add_churn, edm_sampler, euler_step, heun_step
+from edm_lesson.samplers.general import general_sampler
 from edm_lesson.samplers.images import SeededNoise, sample_images
 
-__all__ = ["SeededNoise", "add_churn", "edm_sampler", "euler_step", "heun_step", "sample_images"]
+__all__ = [
+    "SeededNoise",
+    "add_churn",
+    "edm_sampler",
+    "euler_step",
+    "general_sampler",
+    "heun_step",
+    "sample_images",
+]
