@@ -177,7 +177,7 @@ def test_label_dropout_hides_the_class_of_a_share_of_the_images(make, network_ty
 
 
 @THREE
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.004)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.0125)])
 def test_half_precision_stays_close(make, network_type, dtype, tolerance):
     network, question = make(network_type, label_dim=3, augment_dim=2), inputs()
 
@@ -302,6 +302,28 @@ def test_the_residual_encoders_convolution_sees_the_image_before_it_is_halved(ta
     expected = Resample(taps, 0.5)(F.conv2d(x, conv.weight, conv.bias, padding=1))
     assert halved.shape == expected.shape
     torch.testing.assert_close(halved[..., 1:-1, 1:-1], expected[..., 1:-1, 1:-1], atol=1e-5, rtol=1e-4)
+
+
+def test_the_residual_encoder_adds_what_it_makes_of_the_level_above(make):
+    network, caught = make(NCSNpp, channel_mult=(1, 2, 2)), {}
+    for name in ["downs.0", "residuals.0", "encoder.1.0", "downs.1", "residuals.1", "encoder.2.0"]:
+        network.get_submodule(name).register_forward_hook(
+            lambda module, args, output, name=name: caught.update({name: (args[0], output)})
+        )
+    x = inputs()[0]
+    network(x, torch.zeros(2))
+    assert torch.equal(caught["residuals.0"][0], x)
+    assert torch.equal(caught["residuals.1"][0], caught["encoder.1.0"][0])
+    for level in (0, 1):
+        both = caught[f"downs.{level}"][1] + caught[f"residuals.{level}"][1]
+        torch.testing.assert_close(caught[f"encoder.{level + 1}.0"][0], both * math.sqrt(0.5))
+
+
+@pytest.mark.parametrize(("network_type", "passed_on"), [(DDPMpp, math.sqrt(0.5)), (NCSNpp, math.sqrt(0.5)), (ADM, 1)])
+def test_blocks_of_a_new_network_pass_on_their_input_scaled(network_type, passed_on):
+    network, x, emb = network_type(**SMALL), torch.randn(2, 16, 8, 8), torch.randn(2, 32)
+    torch.testing.assert_close(network.bottleneck[1](x, emb), x * passed_on)
+    torch.testing.assert_close(network.bottleneck[0](x, emb), x * passed_on**2)  # it attends: two sums
 
 
 def test_the_papers_block_is_the_lessons_block_that_can_do_more():
