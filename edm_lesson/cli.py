@@ -17,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")
+SAMPLER = typer.Option(help="edm, vp, ve or iddpm (Table 1); default: the one that the model was trained for.")
 
 
 def main():
@@ -142,14 +143,19 @@ def sample(
         str, typer.Option(help="lesson (the model of the course), a checkpoint, or the folder of a run.")
     ] = "lesson",
     num_samples: Annotated[int, typer.Option(help="How many images.")] = 64,
-    num_steps: Annotated[int, typer.Option(help="Heun steps; 2N − 1 network evaluations an image.")] = 18,
+    num_steps: Annotated[int, typer.Option(help="Steps; with edm, 2N − 1 network evaluations an image.")] = 18,
     seed: Annotated[int, typer.Option(help="Image number i is drawn from seed + i, whatever the batch size.")] = 0,
     labels: Annotated[
         str | None, typer.Option(help="Classes to draw in turn, such as 0-9 or 3,1,4; for models trained with labels.")
     ] = None,
-    sigma_min: Annotated[float, typer.Option(help="Lowest noise level but 0.")] = 0.002,
-    sigma_max: Annotated[float, typer.Option(help="Highest noise level.")] = 80.0,
-    rho: Annotated[float, typer.Option(help="Exponent of the schedule (Eq. 5).")] = 7.0,
+    sampler: Annotated[str | None, SAMPLER] = None,
+    sigma_min: Annotated[
+        float | None, typer.Option(help="Lowest noise level but 0; default: the sampler's, 0.002 for edm.")
+    ] = None,
+    sigma_max: Annotated[
+        float | None, typer.Option(help="Highest noise level; default: the sampler's, 80 for edm.")
+    ] = None,
+    rho: Annotated[float, typer.Option(help="Exponent of EDM's levels (Eq. 5).")] = 7.0,
     s_churn: Annotated[float, typer.Option("--S-churn", help="Amount of fresh noise (Algorithm 2).")] = 0.0,
     s_min: Annotated[float, typer.Option("--S-min", help="Lowest level with churn.")] = 0.0,
     s_max: Annotated[float, typer.Option("--S-max", help="Highest level with churn.")] = float("inf"),
@@ -171,6 +177,7 @@ def sample(
 
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.data import normalise, save_grid, to_uint8
+    from edm_lesson.designs import choose_sampler
     from edm_lesson.plots import strip
     from edm_lesson.samplers import sample_images
 
@@ -181,9 +188,11 @@ def sample(
     denoiser = load_denoiser(checkpoint, device)
     classes = None if labels is None else parse_labels(labels)
     frames = []
+    levels = {name: value for name, value in [("sigma_min", sigma_min), ("sigma_max", sigma_max)] if value is not None}
     samples = sample_images(
-        denoiser, num_samples, seed=seed, classes=classes, batch_size=batch_size, progress=True, num_steps=num_steps,
-        sigma_min=sigma_min, sigma_max=sigma_max, rho=rho, S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
+        denoiser, num_samples, seed=seed, classes=classes, batch_size=batch_size, progress=True,
+        sampler=choose_sampler(denoiser.config, sampler), num_steps=num_steps, rho=rho, **levels,
+        S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
         callback=lambda step, sigma, x, _: film and step % 2 == 0 and frames.append((sigma, x)),
     )  # fmt: skip
     pixels = to_uint8(samples, denoiser.offset)

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import yaml
 
-from edm_lesson.checks import check_count, check_number
+from edm_lesson.checks import check_choice, check_count, check_number
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
+COLUMNS = ("edm", "vp", "ve", "iddpm")
+NETWORKS = ("lesson", "ddpmpp", "ncsnpp", "adm")
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 
@@ -35,24 +37,66 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """The lesson U-Net; see `networks.LessonUNet`. `label_dim` > 0 trains with class labels."""
+class DesignConfig:
+    """Which column of Table 1 each row is taken from: edm, vp, ve or iddpm; see `designs`."""
 
-    model_channels: int = 48
-    channel_mult: tuple[int, ...] = (1, 2)
-    num_blocks: int = 2
+    preconditioning: str = "edm"
+    loss: str = "edm"
+    sampler: str = "edm"
+
+    def __post_init__(self):
+        for row, column in vars(self).items():
+            check_choice(f"design.{row}", column, COLUMNS)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The raw network, lesson, ddpmpp, ncsnpp or adm, and its settings; see `networks`.
+
+    `label_dim` > 0 trains with class labels. `patch_size` is the lesson U-Net's alone, `label_dropout` that of the
+    others. Augmentation adds its labels by itself.
+    """
+
+    name: str = "lesson"
+    model_channels: int = 16
+    channel_mult: tuple[int, ...] = (1, 3, 8)
+    num_blocks: int = 1
     attn_resolutions: tuple[int, ...] = ()
-    patch_size: int = 2
+    patch_size: int = 1
     dropout: float = 0.0
     label_dim: int = 0
+    label_dropout: float = 0.0
+
+    def __post_init__(self):
+        check_choice("network.name", self.name, NETWORKS)
+        if self.name != "lesson" and self.patch_size != 1:
+            raise ValueError(f"network.patch_size is {self.patch_size}; {self.name} takes whole images: leave it at 1.")
+        if self.name == "lesson" and self.label_dropout:
+            raise ValueError(
+                f"network.label_dropout is {self.label_dropout}; the lesson U-Net has none: leave it at 0, or take "
+                "another network."
+            )
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The noise levels to train on, ln sigma ~ N(P_mean, P_std^2); see `losses.EDMLoss`."""
+    """The noise levels that EDM's loss trains on, ln sigma ~ N(P_mean, P_std^2); see `losses.EDMLoss`."""
 
     P_mean: float = -1.2
     P_std: float = 1.2
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Non-leaking augmentation with probability `p`, 0 for none; see `augment.AugmentPipe`."""
+
+    p: float = 0.0
+    xflip: float = 1.0
+    yflip: float = 1.0
+    scale: float = 1.0
+    rotate: float = 1.0
+    aniso: float = 1.0
+    translate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,19 +130,27 @@ class TrainingConfig:
         check_number("training.learning_rate", self.learning_rate, above=0)
         check_number("training.ema_rampup", self.ema_rampup, above=0)
         check_number("training.clip_norm", self.clip_norm, above=0, infinite=True)
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"training.precision is {self.precision!r}; it must be one of {', '.join(PRECISIONS)}.")
+        check_choice("training.precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
 class Config:
-    """A model and how it is trained. `sigma_data` serves the preconditioning and the loss alike."""
+    """A model and how it is trained. `sigma_data` serves EDM's preconditioning and its loss alike."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    design: DesignConfig = field(default_factory=DesignConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     sigma_data: float = 0.5
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self):
+        if self.design.loss != "edm" and self.loss != LossConfig():
+            raise ValueError(
+                f"loss.P_mean is {self.loss.P_mean} and loss.P_std {self.loss.P_std}; only EDM's loss has them, and "
+                f"design.loss is {self.design.loss}: leave them out."
+            )
 
 
 def config_names():

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from edm_lesson.augment import AugmentPipe
+from edm_lesson.checks import check_choice
 from edm_lesson.losses import DenoisingLoss, EDMLoss, IDDPMLoss, VELoss, VPLoss
-from edm_lesson.networks import LessonUNet
+from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
-from edm_lesson.samplers import general_sampler
+from edm_lesson.samplers import edm_sampler, general_sampler
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,42 @@ DESIGNS = {
 }
 
 
+NETWORKS = {"lesson": LessonUNet, "ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
+
+
+def build_network(config):
+    """The raw, untrained network that a `Config` describes; it takes augmentation labels where images are augmented."""
+    settings = dict(vars(config.network))
+    network = NETWORKS[settings.pop("name")]
+    settings.pop("label_dropout" if network is LessonUNet else "patch_size")  # `config` lets no other values through
+    augment_dim = AugmentPipe.label_dim if config.augment.p else 0
+    return network(config.data.img_resolution, config.data.img_channels, augment_dim=augment_dim, **settings)
+
+
 def build_denoiser(config):
     """The untrained denoiser that a `Config` describes, on the CPU."""
-    network = LessonUNet(config.data.img_resolution, config.data.img_channels, **vars(config.network))
-    return EDMPrecond(network, config.sigma_data)
+    column = config.design.preconditioning
+    settings = {"sigma_data": config.sigma_data} if column == "edm" else {}
+    return DESIGNS[column].build_denoiser(build_network(config), **settings)
 
 
 def build_loss(config):
     """The loss that a `Config` describes."""
-    return EDMLoss(config.loss.P_mean, config.loss.P_std, config.sigma_data)
+    column = config.design.loss
+    settings = {**vars(config.loss), "sigma_data": config.sigma_data} if column == "edm" else {}
+    return DESIGNS[column].build_loss(**settings)
+
+
+def build_augment(config):
+    """The augmentation that a `Config` describes: a function for the loss; None where there is none."""
+    return AugmentPipe(**vars(config.augment)) if config.augment.p else None
+
+
+def choose_sampler(config, column=None):
+    """The sampler that a `Config` names, or that of a `column` of Table 1; called as `edm_sampler` is.
+
+    Raises `ValueError` for a column that there is not.
+    """
+    column = column or config.design.sampler
+    check_choice("sampler", column, DESIGNS)
+    return edm_sampler if column == "edm" else DESIGNS[column].sample

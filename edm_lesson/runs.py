@@ -235,9 +235,9 @@ def truncate_metrics(folder, images_seen):
         os.replace(part, path)
 
 
-def write_grid(folder, denoiser, images_seen, offset=(0.0,)):
+def write_grid(folder, denoiser, images_seen, sampler, offset=(0.0,)):
     """Draw 64 images from the seeds 0 to 63, the classes in turn, and write them to `samples/`."""
     classes = range(denoiser.label_dim) if denoiser.label_dim else None
     path = Path(folder) / "samples" / f"{images_seen:09d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_grid(to_uint8(sample_images(denoiser, 64, classes=classes), offset), path)
+    save_grid(to_uint8(sample_images(denoiser, 64, classes=classes, sampler=sampler), offset), path)

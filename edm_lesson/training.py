@@ -7,7 +7,7 @@ the step, so a run that is resumed ends with the weights of one that was never s
 import math
 import time
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from statistics import fmean as mean
 
@@ -26,7 +26,7 @@ from edm_lesson.checkpoints import (
 )
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import choose_device
-from edm_lesson.designs import build_denoiser, build_loss
+from edm_lesson.designs import build_augment, build_denoiser, build_loss, choose_sampler
 from edm_lesson.runs import (
     append_metrics,
     checkpoint_path,
@@ -153,7 +153,7 @@ class Trainer:
             self.denoiser,
             lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup),
         )
-        self.loss = build_loss(config)
+        self.loss, self.augment = build_loss(config), build_augment(config)
         self.optimizer = torch.optim.Adam(
             self.denoiser.parameters(), settings.learning_rate, fused=self.device.type != "mps"
         )
@@ -179,8 +179,9 @@ class Trainer:
         torch.manual_seed(_mix(settings.seed, number + 1))
         self.denoiser.train()
         batch = self.images.batch(indices)
+        loss = partial(self.loss, augment=self.augment)
         value = train_step(
-            self.denoiser, self.loss, self.optimizer, batch, labels, settings.clip_norm, autocast, self.scaler
+            self.denoiser, loss, self.optimizer, batch, labels, settings.clip_norm, autocast, self.scaler
         )
         self.images_seen += settings.batch_size
         self.scheduler.step()
@@ -217,7 +218,8 @@ class Trainer:
                 if save:
                     self.save()
                 if sample and settings.sample_every and self.run_dir:
-                    write_grid(self.run_dir, self.ema_denoiser, self.images_seen, self.images.offset)
+                    sampler = choose_sampler(self.config)
+                    write_grid(self.run_dir, self.ema_denoiser, self.images_seen, sampler, self.images.offset)
                 if log and callback is not None:
                     callback(self)
                 if log or save or sample:

@@ -1,18 +1,57 @@
 """Configurations are read strictly, and mistakes are told with what would have been right."""
 
 import pytest
+import torch
 
 from edm_lesson.config import ConfigError, config_from_dict, config_names, config_to_dict, load_config
-from edm_lesson.designs import build_denoiser, build_loss
+from edm_lesson.designs import DESIGNS, build_denoiser, build_loss, build_network, choose_sampler
+from edm_lesson.losses import EDMLoss
+from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
+from edm_lesson.preconditioning import VPPrecond
+from edm_lesson.samplers import edm_sampler
 
 
 @pytest.mark.parametrize("name", config_names())
 def test_every_configuration_builds_and_survives_a_round_trip(name):
     config = load_config(name)
     assert config_from_dict(config_to_dict(config)) == config
+    config = load_config(name, ["network.model_channels=8", "network.num_blocks=1"])  # ADM as it is takes seconds
     denoiser, loss = build_denoiser(config), build_loss(config)
-    assert denoiser.sigma_data == loss.sigma_data == config.sigma_data
+    assert type(denoiser) is DESIGNS[config.design.preconditioning].precond
+    assert type(loss) is DESIGNS[config.design.loss].loss
+    if config.design.loss == "edm":
+        assert denoiser.sigma_data == loss.sigma_data == config.sigma_data
     assert denoiser.img_resolution == config.data.img_resolution
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "network", "million_parameters"),
+    [
+        ("lesson", "edm", LessonUNet, 1.27),
+        ("edm", "edm", DDPMpp, 55.7),
+        ("ddpmpp", "vp", DDPMpp, 55.7),
+        ("ncsnpp", "ve", NCSNpp, 56.4),
+        ("adm", "iddpm", ADM, 279.6),
+    ],
+)
+def test_the_configurations_pair_the_rows_as_the_paper_does(name, column, network, million_parameters):
+    config = load_config(name)
+    assert set(vars(config.design).values()) == {column}
+    with torch.device("meta"):
+        built = build_network(config)
+    assert type(built) is network
+    count = sum(parameter.numel() for parameter in built.parameters())
+    assert count / 1e6 == pytest.approx(million_parameters, abs=0.05)
+
+
+def test_rows_of_different_columns_can_be_mixed():
+    config = load_config("smoke", ["design.preconditioning=vp", "design.sampler=ve"])
+    assert type(build_denoiser(config)) is VPPrecond
+    assert type(build_loss(config)) is EDMLoss
+    assert choose_sampler(config) == DESIGNS["ve"].sample
+    assert choose_sampler(config, "edm") is edm_sampler
+    with pytest.raises(ValueError, match="sampler is 'ddim'; it must be one of"):
+        choose_sampler(config, "ddim")
 
 
 def test_a_file_is_read_and_what_it_leaves_out_has_defaults(tmp_path):
@@ -49,6 +88,12 @@ def test_overrides_change_single_settings():
         ("training: {sample_every: -1}", r"training\.sample_every is -1; it must be a whole number, 0 or more"),
         ("training: {minutes: 3}", r"unknown key training\.minutes"),
         ("training: {precision: bf8}", "precision is 'bf8'; it must be one of auto, float32, bf16, fp16"),
+        ("network: {name: ddpm}", r"network\.name is 'ddpm'; it must be one of lesson, ddpmpp, ncsnpp, adm"),
+        ("network: {name: adm, patch_size: 2}", r"patch_size is 2; adm takes whole images"),
+        ("network: {label_dropout: 0.1}", r"label_dropout is 0\.1; the lesson U-Net has none"),
+        ("design: {loss: ddim}", r"design\.loss is 'ddim'; it must be one of edm, vp, ve, iddpm"),
+        ("{design: {loss: vp}, loss: {P_mean: 0}}", r"loss\.P_mean is 0\.0 .* design\.loss is vp: leave them out"),
+        ("augment: {q: 1}", r"unknown key augment\.q"),
         ("network: {channel_mult: 2}", r"network\.channel_mult is 2; it must be a list"),
         ("network: {channel_mult: [a]}", r"network\.channel_mult is 'a'; it must be a whole number"),
         ("data: {centre: 1}", r"data\.centre is 1; it must be true or false"),

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edm_lesson.checkpoints import CheckpointError, load_checkpoint
+from edm_lesson.checkpoints import CheckpointError, load_checkpoint, load_denoiser
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
+from edm_lesson.designs import choose_sampler
 from edm_lesson.losses import EDMLoss
 from edm_lesson.runs import TrainingError
 from edm_lesson.samplers import sample_images
@@ -289,3 +290,39 @@ def test_images_and_labels_that_do_not_fit_the_configuration_are_refused(few):
         Trainer(short("data.img_channels=3"), few, **CPU)
     with pytest.raises(ValueError, match=r"The labels go up to 2; network\.label_dim is 2"):
         Trainer(short("network.label_dim=2"), few, **CPU)
+
+
+@pytest.mark.parametrize("name", ["edm", "ddpmpp", "ncsnpp", "adm"])
+@pytest.mark.parametrize("img_channels", [1, 3])
+def test_each_large_configuration_trains_resumes_exactly_and_is_sampled(name, img_channels, tmp_path):
+    small = ["network.model_channels=8", "network.num_blocks=1", "network.label_dim=3", "network.label_dropout=0.1"]
+    length = ["images=24", "batch_size=4", "warmup=8", "log_every=8", "save_every=8", "sample_every=0"]
+    settings = [*small, *(f"training.{each}" for each in length), f"data.img_channels={img_channels}", "augment.p=0.5"]
+    config = load_config(name, settings)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (16, img_channels, 32, 32), dtype=torch.uint8, generator=generator)
+    images = Images(pixels, torch.arange(16) % 3)
+
+    straight = Trainer(config, images, **CPU).train(progress=False)
+    Trainer(config, images, tmp_path, **CPU).train(until=8, progress=False)
+    resumed = Trainer(config, images, tmp_path, **CPU).resume().train(progress=False)
+    assert torch.equal(weights(resumed), weights(straight))
+
+    resumed.save_denoiser(tmp_path / "denoiser.safetensors")
+    denoiser = load_denoiser(tmp_path / "denoiser.safetensors", "cpu")
+    settings = {"classes": [0, 2], "num_steps": 2, "sampler": choose_sampler(denoiser.config)}
+    samples = sample_images(denoiser, 2, **settings)
+    assert samples.shape == (2, img_channels, 32, 32)
+    assert torch.isfinite(samples).all()
+
+
+def test_augmented_images_and_their_labels_reach_the_network(few):
+    config = short("augment.p=1", "training.batch_size=8")
+    trainer, seen = Trainer(config, few, **CPU), {}
+    hook = trainer.denoiser.network.register_forward_pre_hook(lambda network, inputs: seen.update(labels=inputs[3]))
+    trainer.step()
+    hook.remove()
+    assert seen["labels"].shape == (8, 9)
+    assert (seen["labels"][:, 3:5] != 0).any(dim=1).all(), "every image is turned at probability 1"
+    plain = trainer.ema_denoiser(few.batch(slice(2)), 1.0)
+    assert torch.equal(plain, trainer.ema_denoiser(few.batch(slice(2)), 1.0, None, torch.zeros(2, 9)))

@@ -31,11 +31,13 @@ class SeededNoise:
         return self.latents(x.shape[1:]).to(x)
 
 
-def sample_images(denoiser, num_samples, *, seed=0, classes=None, batch_size=64, progress=False, **settings):
+def sample_images(
+    denoiser, num_samples, *, seed=0, classes=None, batch_size=64, progress=False, sampler=edm_sampler, **settings
+):
     """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
 
     Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn. `settings`
-    go to `edm_sampler`. Raises `ValueError` as that does.
+    go to `sampler`, which is called as `edm_sampler` is. Raises `ValueError` as that does.
     """
     check_count("num_samples", num_samples)
     check_count("batch_size", batch_size)
@@ -52,6 +54,6 @@ def sample_images(denoiser, num_samples, *, seed=0, classes=None, batch_size=64,
             else torch.tensor([classes[number % len(classes)] for number in numbers], device=device)
         )
         batches.append(
-            edm_sampler(denoiser, noise.latents(shape), labels, randn_like=noise.randn_like, **settings).float().cpu()
+            sampler(denoiser, noise.latents(shape), labels, randn_like=noise.randn_like, **settings).float().cpu()
         )
     return torch.cat(batches)
