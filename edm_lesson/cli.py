@@ -191,7 +191,7 @@ def sample(
     levels = {name: value for name, value in [("sigma_min", sigma_min), ("sigma_max", sigma_max)] if value is not None}
     samples = sample_images(
         denoiser, num_samples, seed=seed, classes=classes, batch_size=batch_size, progress=True,
-        sampler=choose_sampler(denoiser.config, sampler), num_steps=num_steps, rho=rho, **levels,
+        sampler=choose_sampler(sampler or denoiser.config.design.sampler), num_steps=num_steps, rho=rho, **levels,
         S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
         callback=lambda step, sigma, x, _: film and step % 2 == 0 and frames.append((sigma, x)),
     )  # fmt: skip
@@ -217,7 +217,8 @@ def evaluate(
     num_samples: Annotated[
         int, typer.Option(help="Digits a seed; ratios of different numbers can't be compared.")
     ] = 2000,
-    num_steps: Annotated[str, typer.Option(help="Heun steps, one number or several: 4,8,18,40.")] = "18",
+    num_steps: Annotated[str, typer.Option(help="Steps, one number or several: 4,8,18,40.")] = "18",
+    sampler: Annotated[str | None, SAMPLER] = None,
     seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 250,
     out: Annotated[
@@ -238,11 +239,13 @@ def evaluate(
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
     judge = Judge(num_samples, device=device)
-    results = evaluate_steps(denoiser, judge, steps, seeds=seeds, batch_size=batch_size)
+    column = sampler or denoiser.config.design.sampler
+    results = evaluate_steps(denoiser, judge, steps, column, seeds=seeds, batch_size=batch_size)
     print(quality_table(results, judge))
     out = out or Path("runs", "evaluation", f"{Path(checkpoint).stem}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"checkpoint": checkpoint, "num_samples": num_samples, "real": judge.real, "results": results}
+    facts = {"checkpoint": checkpoint, "num_samples": num_samples, "sampler": column}
+    facts |= {"real": judge.real, "results": results}
     out.write_text(json.dumps({**facts, "environment": describe_environment(device)}, indent=2) + "\n")
     print(f"Every seed's figures are in {out}")
 

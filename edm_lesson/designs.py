@@ -33,6 +33,10 @@ class Design:
         """Images like `latents` from any denoiser; `settings` of `general_sampler` come before the design's own."""
         return general_sampler(denoiser, latents, class_labels, **{**self.sampler, **settings})
 
+    def nfe(self, num_steps):
+        """How often `num_steps` steps of the design's sampler ask the network."""
+        return num_steps if self.sampler["solver"] == "euler" else 2 * num_steps - 1
+
 
 DESIGNS = {
     "vp": Design(VPPrecond, VPLoss, {"solver": "euler", "discretization": "vp", "schedule": "vp", "scaling": "vp"}),
@@ -77,11 +81,10 @@ def build_augment(config):
     return AugmentPipe(**vars(config.augment)) if config.augment.p else None
 
 
-def choose_sampler(config, column=None):
-    """The sampler that a `Config` names, or that of a `column` of Table 1; called as `edm_sampler` is.
+def choose_sampler(column):
+    """The sampler of a `column` of Table 1, such as `config.design.sampler`; called as `edm_sampler` is.
 
     Raises `ValueError` for a column that there is not.
     """
-    column = column or config.design.sampler
     check_choice("sampler", column, DESIGNS)
     return edm_sampler if column == "edm" else DESIGNS[column].sample

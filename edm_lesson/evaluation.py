@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from edm_lesson.checkpoints import CheckpointError, load_tensors, save_tensors
 from edm_lesson.checks import check_count
 from edm_lesson.data import data_folder, load_images, normalise, to_uint8
+from edm_lesson.designs import DESIGNS, choose_sampler
 from edm_lesson.samplers import sample_images
 
 CLASSIFIER = "digit-classifier.safetensors"  # in data/pretrained
@@ -235,10 +236,12 @@ def evaluate(denoiser, judge, *, seeds=3, progress=True, **settings):
     return rows
 
 
-def evaluate_steps(denoiser, judge, num_steps, **settings):
-    """`evaluate` for each of several numbers of Heun steps: its rows in one list, with `num_steps` and `nfe` added."""
+def evaluate_steps(denoiser, judge, num_steps, column="edm", **settings):
+    """`evaluate` for each of several numbers of steps of a sampler, that of a `column` of Table 1: its rows in one
+    list, with `num_steps` and `nfe`, the network evaluations, added."""
+    design, settings["sampler"] = DESIGNS[column], choose_sampler(column)
     return [
-        {"num_steps": steps, "nfe": 2 * steps - 1, **row}
+        {"num_steps": steps, "nfe": design.nfe(steps), **row}
         for steps in num_steps
         for row in evaluate(denoiser, judge, num_steps=steps, **settings)
     ]
@@ -261,7 +264,7 @@ def quality_table(rows, judge):
             [row[name] for row in group] for name in ("distance_ratio", "recognised", "nearest", "copies")
         )
         lines.append(
-            f"{steps or 'real':>5} {2 * steps - 1 if steps else '':>4}  {cell(ratio):>16}  "
+            f"{steps or 'real':>5} {group[0].get('nfe', ''):>4}  {cell(ratio):>16}  "
             f"{cell(recognised, 100, 1) + ' %':>16}  {cell(nearest):>13}  {cell(copies, 100, 1) + ' %':>8}"
         )
     return "\n".join(lines)

@@ -218,7 +218,7 @@ class Trainer:
                 if save:
                     self.save()
                 if sample and settings.sample_every and self.run_dir:
-                    sampler = choose_sampler(self.config)
+                    sampler = choose_sampler(self.config.design.sampler)
                     write_grid(self.run_dir, self.ema_denoiser, self.images_seen, sampler, self.images.offset)
                 if log and callback is not None:
                     callback(self)

@@ -310,7 +310,7 @@ def test_each_large_configuration_trains_resumes_exactly_and_is_sampled(name, im
 
     resumed.save_denoiser(tmp_path / "denoiser.safetensors")
     denoiser = load_denoiser(tmp_path / "denoiser.safetensors", "cpu")
-    settings = {"classes": [0, 2], "num_steps": 2, "sampler": choose_sampler(denoiser.config)}
+    settings = {"classes": [0, 2], "num_steps": 2, "sampler": choose_sampler(denoiser.config.design.sampler)}
     samples = sample_images(denoiser, 2, **settings)
     assert samples.shape == (2, img_channels, 32, 32)
     assert torch.isfinite(samples).all()
