@@ -216,6 +216,13 @@ def test_range_and_levels_are_those_of_the_denoiser(discretization, precond):
     assert precond is not IDDPMPrecond or set(levels) <= set(denoiser.levels.tolist())
 
 
+def test_churn_too_stops_at_levels_of_the_denoiser():
+    denoiser = IDDPMPrecond(lambda x, *_: x.sin())
+    calm, raised = (watch(denoiser, latents(2, 4, torch.float32), num_steps=9, S_churn=churn)[0] for churn in (0, 2))
+    assert sum(higher > level for level, higher in zip(calm, raised, strict=True)) >= 7, "all but the lowest"
+    assert set(raised) <= set(denoiser.levels.tolist())
+
+
 def test_a_range_may_be_chosen_and_one_end_of_it():
     levels, _ = watch(sigma_min=0.05, num_steps=5)
     assert (levels[0], levels[-1]) == pytest.approx((80, 0.05))
