@@ -20,6 +20,10 @@ TAUGHT = {
     "06": {"training": ["train_step", "ema_decay"]},
     "07": {"samplers.edm": ["euler_step", "heun_step"]},
     "08": {"samplers.edm": ["add_churn", "edm_sampler"]},
+    "09": {
+        "schedules": ["LinearSchedule", "VESchedule", "VPSchedule"],
+        "samplers.general": ["scale", "ode_slope", "solver_step", "general_sampler"],
+    },
 }
 MODULES = sorted(
     ".".join(path.relative_to(ROOT / "edm_lesson").with_suffix("").parts)

@@ -18,6 +18,7 @@ MODULES = {
     "06": "training",
     "07": "heun",
     "08": "stochastic",
+    "09": "design",
 }
 EXERCISES = {}
 

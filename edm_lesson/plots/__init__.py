@@ -4,7 +4,7 @@ Every function closes the figure that it returns, so that a notebook shows it on
 (B, C, H, W) in [-1, 1]; what lies outside is clipped.
 """
 
-from edm_lesson.plots.diagrams import clouds, field, paths, shapes
+from edm_lesson.plots.diagrams import clouds, dashboard, field, flows, paths, shapes
 from edm_lesson.plots.images import attention, denoising, image_grid, maps, panels, pixel_values, strip
 from edm_lesson.plots.lines import bars, curve_panels, curves, heatmap, progress, smooth, steps, training_levels
 from edm_lesson.plots.style import figure, show_image
@@ -15,9 +15,11 @@ __all__ = [
     "clouds",
     "curve_panels",
     "curves",
+    "dashboard",
     "denoising",
     "field",
     "figure",
+    "flows",
     "heatmap",
     "image_grid",
     "maps",

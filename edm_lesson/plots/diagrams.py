@@ -1,8 +1,9 @@
-"""Pictures of what has no axis of its own: score fields, clouds of points, paths, the shape of a network."""
+"""Pictures of what has no axis of its own: score fields, clouds of points, paths, designs, the shape of a network."""
 
+import matplotlib.pyplot as plt
 import torch
 
-from edm_lesson.plots.style import COLOURS, figure
+from edm_lesson.plots.style import COLOURS, STYLE, draw_lines, figure, show_image, tile
 
 
 def field(places, arrows, likelihood, points, weights, x, answer, title=""):
@@ -74,6 +75,70 @@ def paths(panels, highlight=None, tangent=None):
             axes[0, 0].plot(*zip(start, end, strict=True), "--", color=COLOURS[1], linewidth=2, zorder=4)
             axes[0, 0].plot(*start, "o", color=COLOURS[1], markersize=7, zorder=5)
             axes[0, 0].plot(*end, "*", color=COLOURS[1], markersize=16, clip_on=False, zorder=5)
+        return fig
+
+
+def flows(panels, highlight):
+    """Solutions x(t) over the density that they carry, {title: (t (T,), x (T, B), grid (G,), density (G, T), step, D)}.
+
+    t falls from left to right, density (grey) is drawn relative to its largest value at each t. Path number
+    `highlight` is bold; `step`, ((t, x) at its start, (t, x) at its end), is dashed; the star at t = 0 is `D`.
+    """
+    with figure(1, len(panels), (3.2 * len(panels), 3.4)) as (fig, axes):
+        for axis, (title, (t, x, grid, density, step, D)) in zip(axes[0], panels.items(), strict=True):
+            shade = density / density.amax(0).clamp(min=1e-12)
+            axis.contourf(t, grid, shade, levels=8, cmap="Greys", vmin=0, vmax=1.6)
+            for number, line in enumerate(x.T):
+                bold = number == highlight
+                axis.plot(
+                    t, line, color=COLOURS[0] if bold else "0.35", linewidth=2.5 if bold else 0.8, zorder=2 + bold
+                )
+            (start, end), shown = step, {"color": COLOURS[1], "clip_on": False}
+            axis.plot(*zip(start, end, strict=True), "--", linewidth=2, zorder=4, **shown)
+            axis.plot(*start, "o", markersize=7, zorder=5, **shown)
+            axis.plot(*end, "s", markersize=7, zorder=5, **shown)
+            axis.plot(0, D, "*", markersize=15, markeredgecolor="white", zorder=6, **shown)
+            axis.set_xlim(max(t), 0)
+            axis.set_ylim(min(grid), max(grid))
+            axis.grid(False)
+            axis.set_title(title)
+            axis.set_xlabel("time t")
+        axes[0, 0].set_ylabel("pixel x")
+        return fig
+
+
+def dashboard(panels, images=None, title=""):
+    """Small pictures of lines, each with axes of its own, above a row of `images` (B, C, H, W) under a `title`.
+
+    `panels`, three to a row: {name: (lines {name: (x, y)}, label of x, logarithmic axes: "", "x", "y" or "xy")}. Lines
+    of up to 40 points are marked at every one.
+    """
+    rows = -(-len(panels) // 3)
+    layout, heights = [[3 * row + column for column in range(3)] for row in range(rows)], [2.2] * rows
+    if images is not None:
+        layout.append(["images"] * 3)
+        heights.append(8.8 / len(images) + 0.4)
+    with plt.rc_context(STYLE):
+        fig, axes = plt.subplot_mosaic(layout, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained")
+        for place, (name, (lines, xlabel, logarithmic)) in enumerate(panels.items()):
+            axis = axes[place]
+            draw_lines(axis, lines)
+            for line in axis.lines:
+                if len(line.get_xdata()) <= 40:
+                    line.set(markevery=1, markersize=3)
+            axis.set_title(name)
+            axis.set_xlabel(xlabel)
+            axis.set_xscale("log" if "x" in logarithmic else "linear")
+            axis.set_yscale("log" if "y" in logarithmic else "linear")
+            axis.xaxis.set_minor_formatter("")
+        for place in range(len(panels), 3 * rows):
+            axes[place].remove()
+        names = axes[0].get_legend_handles_labels()
+        if len(names[1]) > 1:
+            fig.legend(*names, loc="outside lower center", ncols=len(names[1]), frameon=False)
+        if images is not None:
+            show_image(axes["images"], tile(images, len(images)), title)
+        plt.close(fig)
         return fig
 
 
