@@ -1,4 +1,4 @@
-"""The command line: `edm-lesson train`, `curves`, `sample`, `evaluate`, `train-classifier`, `course` and `lab`."""
+"""The command line: `edm-lesson train`, `sample`, `evaluate`, `sweep`, `course` and the rest: `edm-lesson --help`."""
 
 import json
 import signal
@@ -26,10 +26,11 @@ def main():
     from edm_lesson.course import CourseError
     from edm_lesson.data import DataError
     from edm_lesson.runs import TrainingError
+    from edm_lesson.sweeps import SweepError
 
     try:
         app()
-    except (ValueError, OSError, CheckpointError, CourseError, DataError, TrainingError) as error:
+    except (ValueError, OSError, CheckpointError, CourseError, DataError, SweepError, TrainingError) as error:
         sys.exit(f"edm-lesson: {error}")
 
 
@@ -235,7 +236,7 @@ def evaluate(
     from edm_lesson.evaluation import Judge, evaluate_steps, quality_table
     from edm_lesson.runs import describe_environment
 
-    steps = [parse_whole("--num-steps", part) for part in num_steps.split(",")]
+    steps = [parse_whole("--num-steps", part) for part in split(num_steps)]
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
     judge = Judge(num_samples, device=device)
@@ -248,6 +249,55 @@ def evaluate(
     facts |= {"real": judge.real, "results": results}
     out.write_text(json.dumps({**facts, "environment": describe_environment(device)}, indent=2) + "\n")
     print(f"Every seed's figures are in {out}")
+
+
+@app.command()
+def sweep(
+    checkpoint: Annotated[
+        str, typer.Option(help="lesson (the model of the course), a checkpoint, or the folder of a run.")
+    ] = "lesson",
+    design: Annotated[str, typer.Option(help="Columns of Table 1: edm, vp, ve, iddpm.")] = "edm",
+    solver: Annotated[str | None, typer.Option(help="heun, euler or both; default: the design's.")] = None,
+    num_steps: Annotated[str, typer.Option(help="Numbers of steps.")] = "4,8,18,40",
+    sigma_max: Annotated[str | None, typer.Option(help="Highest noise levels; default: the design's.")] = None,
+    rho: Annotated[str, typer.Option(help="Exponents of EDM's levels (Eq. 5).")] = "7",
+    s_churn: Annotated[str, typer.Option("--S-churn", help="Amounts of fresh noise (Algorithm 2).")] = "0",
+    num_samples: Annotated[int, typer.Option(help="Digits a seed; ratios of different numbers differ.")] = 2000,
+    seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 250,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file, gone on with; default: runs/sweeps/<name of the checkpoint>.csv.")
+    ] = None,
+    device: Annotated[str | None, DEVICE] = None,
+):
+    """Measure digits for all combinations of settings; stopped, it goes on where it was.
+
+    Each setting takes one value or several. Example: edm-lesson sweep --solver heun,euler --num-steps 4,8,18,40
+    """
+    from edm_lesson.checkpoints import load_denoiser
+    from edm_lesson.data import choose_device
+    from edm_lesson.evaluation import Judge
+    from edm_lesson.plots import measured
+    from edm_lesson.sweeps import sweep as measure
+    from edm_lesson.sweeps import sweep_lines, sweep_points, sweep_table
+
+    points = sweep_points(
+        split(design),
+        split(solver) if solver else [None],
+        [parse_whole("--num-steps", part) for part in split(num_steps)],
+        [parse_number("--sigma-max", part) for part in split(sigma_max)] if sigma_max else [None],
+        [parse_number("--rho", part) for part in split(rho)],
+        [parse_number("--S-churn", part) for part in split(s_churn)],
+    )
+    device = choose_device(device)
+    denoiser = load_denoiser(checkpoint, device)
+    out = out or Path("runs", "sweeps", f"{Path(checkpoint).stem}.csv")
+    rows = measure(denoiser, Judge(num_samples, device=device), points, out, seeds, batch_size)
+    print(sweep_table(rows))
+    x, lines = sweep_lines(rows)
+    label = "network evaluations" if x == "nfe" else x
+    measured(lines, label, "distance ratio", x == "nfe", True).savefig(out.with_suffix(".png"))
+    print(f"Every seed's figures are in {out}, their picture in {out.with_suffix('.png')}")
 
 
 @app.command()
@@ -272,6 +322,19 @@ def train_classifier(
     print(f"{out} reads {accuracy:.2%} of the test digits")
 
 
+def split(text):
+    """The parts of a text such as "4,8,18"."""
+    return [part.strip() for part in text.split(",")]
+
+
+def parse_number(option, text):
+    """A number as typed after `option`. Raises `ValueError` for anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{option} is {text!r}; write numbers, such as 7 or 3,5,7.") from None
+
+
 def parse_whole(option, text):
     """A whole number as typed after `option`. Raises `ValueError` for anything else."""
     if not text.strip().isdigit():
@@ -282,8 +345,8 @@ def parse_whole(option, text):
 def parse_labels(text):
     """The classes in a text such as "3,1,4" or "0-9", as a list of integers. Raises `ValueError` for anything else."""
     classes = []
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
+    for part in split(text):
+        first, _, last = part.partition("-")
         if not first.isdigit() or not (last or first).isdigit() or int(last or first) < int(first):
             raise ValueError(f"--labels is {text!r}; write classes as 7, as 3,1,4 or as a range 0-9.")
         classes += range(int(first), int(last or first) + 1)

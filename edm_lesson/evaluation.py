@@ -229,11 +229,13 @@ def evaluate(denoiser, judge, *, seeds=3, progress=True, **settings):
     `settings` go to `sample_images`: `num_steps`, `batch_size`, churn and so on.
     """
     check_count("seeds", seeds)
-    rows = []
-    for seed in range(seeds):
-        samples = sample_images(denoiser, judge.count, seed=seed * judge.count, progress=progress, **settings)
-        rows.append({"seed": seed, **judge(to_uint8(samples, getattr(denoiser, "offset", (0.0,))))})
-    return rows
+    return [evaluate_seed(denoiser, judge, seed, progress=progress, **settings) for seed in range(seeds)]
+
+
+def evaluate_seed(denoiser, judge, seed, **settings):
+    """What `judge` says of `judge.count` samples of `denoiser`, with `seed` added; no two seeds share an image."""
+    samples = sample_images(denoiser, judge.count, seed=seed * judge.count, **settings)
+    return {"seed": seed, **judge(to_uint8(samples, getattr(denoiser, "offset", (0.0,))))}
 
 
 def evaluate_steps(denoiser, judge, num_steps, column="edm", **settings):
@@ -247,24 +249,23 @@ def evaluate_steps(denoiser, judge, num_steps, column="edm", **settings):
     ]
 
 
+def mean_and_spread(values, scale=1.0, digits=2):
+    """The mean of `values` and half the distance between the largest and the smallest, as text; times `scale`."""
+    middle, spread = sum(values) / len(values) * scale, (max(values) - min(values)) / 2 * scale
+    return f"{middle:.{digits}f}" + (f" ± {spread:.{digits}f}" if len(values) > 1 else "")
+
+
 def quality_table(rows, judge):
-    """A table as text: for each number of steps in `rows` mean ± spread over the seeds, and what real digits score.
-
-    The spread is half the distance between the largest and the smallest value.
-    """
+    """A table as text: for each number of steps in `rows` mean ± spread over the seeds, and what real digits score."""
     lines = [f"{'steps':>5} {'NFE':>4}  {'distance ratio':>16}  {'recognised':>16}  {'nearest':>13}  {'copies':>8}"]
-
-    def cell(values, scale=1.0, digits=2):
-        middle, spread = sum(values) / len(values) * scale, (max(values) - min(values)) / 2 * scale
-        return f"{middle:.{digits}f}" + (f" ± {spread:.{digits}f}" if len(values) > 1 else "")
-
     groups = {row["num_steps"]: [other for other in rows if other["num_steps"] == row["num_steps"]] for row in rows}
     for steps, group in {**groups, None: [judge.real]}.items():
         ratio, recognised, nearest, copies = (
             [row[name] for row in group] for name in ("distance_ratio", "recognised", "nearest", "copies")
         )
         lines.append(
-            f"{steps or 'real':>5} {group[0].get('nfe', ''):>4}  {cell(ratio):>16}  "
-            f"{cell(recognised, 100, 1) + ' %':>16}  {cell(nearest):>13}  {cell(copies, 100, 1) + ' %':>8}"
+            f"{steps or 'real':>5} {group[0].get('nfe', ''):>4}  {mean_and_spread(ratio):>16}  "
+            f"{mean_and_spread(recognised, 100, 1) + ' %':>16}  {mean_and_spread(nearest):>13}  "
+            f"{mean_and_spread(copies, 100, 1) + ' %':>8}"
         )
     return "\n".join(lines)

@@ -6,7 +6,17 @@ Every function closes the figure that it returns, so that a notebook shows it on
 
 from edm_lesson.plots.diagrams import clouds, dashboard, field, flows, paths, shapes
 from edm_lesson.plots.images import attention, denoising, image_grid, maps, panels, pixel_values, strip
-from edm_lesson.plots.lines import bars, curve_panels, curves, heatmap, progress, smooth, steps, training_levels
+from edm_lesson.plots.lines import (
+    bars,
+    curve_panels,
+    curves,
+    heatmap,
+    measured,
+    progress,
+    smooth,
+    steps,
+    training_levels,
+)
 from edm_lesson.plots.style import figure, show_image
 
 __all__ = [
@@ -23,6 +33,7 @@ __all__ = [
     "heatmap",
     "image_grid",
     "maps",
+    "measured",
     "panels",
     "paths",
     "pixel_values",

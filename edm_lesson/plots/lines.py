@@ -1,6 +1,7 @@
 """Pictures of numbers: curves, levels, bars, heat maps."""
 
 import math
+from itertools import cycle
 from statistics import fmean
 
 import torch
@@ -54,6 +55,26 @@ def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2), xticks=
             axis.set_xticks(xticks, [f"{tick:g}" for tick in xticks])
             axis.minorticks_off()
         axis.set(xlim=xlim, ylim=ylim)
+        axis.set_xlabel(xlabel)
+        axis.set_ylabel(ylabel)
+        if len(lines) > 1:
+            axis.legend(frameon=False)
+        return fig
+
+
+def measured(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.6)):
+    """Lines {name: (x, lists of one value a seed)} through the means, with bars from the least to the largest value."""
+    with figure(size=size) as (fig, axes):
+        axis = axes[0, 0]
+        for (name, (x, values)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+            means = [fmean(each) for each in values]
+            below = [mean - min(each) for mean, each in zip(means, values, strict=True)]
+            above = [max(each) - mean for mean, each in zip(means, values, strict=True)]
+            axis.errorbar(x, means, [below, above], color=colour, marker=marker, markersize=4, capsize=3, label=name)
+        if logx:
+            axis.set_xscale("log")
+        if logy:
+            axis.set_yscale("log")
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         if len(lines) > 1:
