@@ -179,7 +179,7 @@ class Trainer:
         torch.manual_seed(_mix(settings.seed, number + 1))
         self.denoiser.train()
         batch = self.images.batch(indices)
-        loss = partial(self.loss, augment=self.augment)
+        loss = partial(self.loss, augment=self.augment) if self.augment else self.loss
         value = train_step(
             self.denoiser, loss, self.optimizer, batch, labels, settings.clip_norm, autocast, self.scaler
         )
