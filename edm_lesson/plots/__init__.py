@@ -5,7 +5,7 @@ Every function closes the figure that it returns, so that a notebook shows it on
 """
 
 from edm_lesson.plots.diagrams import clouds, dashboard, field, flows, paths, shapes
-from edm_lesson.plots.images import attention, denoising, image_grid, maps, panels, pixel_values, strip
+from edm_lesson.plots.images import attention, denoising, image_grid, maps, panels, pixel_values, strip, transformed
 from edm_lesson.plots.lines import (
     bars,
     curve_panels,
@@ -44,4 +44,5 @@ __all__ = [
     "steps",
     "strip",
     "training_levels",
+    "transformed",
 ]

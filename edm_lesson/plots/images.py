@@ -95,3 +95,20 @@ def maps(values, titles, mark=None, size=2.2):
             axis.set_yticks([])
             axis.grid(False)
         return fig
+
+
+def transformed(before, after, labels, limit=2.0):
+    """An image (C, H, W) before and after something was done to it, and the {name: number} that say what.
+
+    The numbers are bars on an axis from -`limit` to `limit`.
+    """
+    with figure(1, 3, (8.6, 3.0), width_ratios=[1, 1, 1.1]) as (fig, axes):
+        show_image(axes[0, 0], before, "before")
+        show_image(axes[0, 1], after, "after")
+        axis = axes[0, 2]
+        axis.barh(list(labels), list(labels.values()), color=COLOURS[0])
+        axis.axvline(0, color="0.3", linewidth=1)
+        axis.set_xlim(-limit, limit)
+        axis.invert_yaxis()
+        axis.set_xlabel("label")
+        return fig
