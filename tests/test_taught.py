@@ -24,6 +24,19 @@ TAUGHT = {
         "schedules": ["LinearSchedule", "VESchedule", "VPSchedule"],
         "samplers.general": ["scale", "ode_slope", "solver_step", "general_sampler"],
     },
+    "11": {
+        "augment": [
+            "affine",
+            "compose",
+            "flip",
+            "scale",
+            "rotate",
+            "stretch",
+            "translate",
+            "resample",
+            "AugmentPipe",
+        ]
+    },
 }
 MODULES = sorted(
     ".".join(path.relative_to(ROOT / "edm_lesson").with_suffix("").parts)
