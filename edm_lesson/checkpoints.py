@@ -19,7 +19,7 @@ from edm_lesson.config import Config, config_from_dict, config_to_dict
 from edm_lesson.data import choose_device, data_folder
 from edm_lesson.designs import build_denoiser
 
-PRETRAINED = ("lesson",)
+PRETRAINED = ("lesson", "lesson-conditional")
 
 
 class CheckpointError(RuntimeError):

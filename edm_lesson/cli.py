@@ -26,11 +26,13 @@ def main():
     from edm_lesson.course import CourseError
     from edm_lesson.data import DataError
     from edm_lesson.runs import TrainingError
+    from edm_lesson.studies import StudyError
     from edm_lesson.sweeps import SweepError
 
+    told = (ValueError, OSError, CheckpointError, CourseError, DataError, StudyError, SweepError, TrainingError)
     try:
         app()
-    except (ValueError, OSError, CheckpointError, CourseError, DataError, SweepError, TrainingError) as error:
+    except told as error:
         sys.exit(f"edm-lesson: {error}")
 
 
@@ -147,7 +149,8 @@ def sample(
     num_steps: Annotated[int, typer.Option(help="Steps; with edm, 2N − 1 network evaluations an image.")] = 18,
     seed: Annotated[int, typer.Option(help="Image number i is drawn from seed + i, whatever the batch size.")] = 0,
     labels: Annotated[
-        str | None, typer.Option(help="Classes to draw in turn, such as 0-9 or 3,1,4; for models trained with labels.")
+        str | None,
+        typer.Option(help="Classes to draw in turn, such as 0-9 or 3,1,4; default: all that the model knows."),
     ] = None,
     sampler: Annotated[str | None, SAMPLER] = None,
     sigma_min: Annotated[
@@ -187,7 +190,7 @@ def sample(
     if film and (out.suffix == ".npz" or num_samples > min(batch_size, 16)):
         raise ValueError(f"--film draws at most 16 images of one batch as a .png, not {num_samples} as {out}.")
     denoiser = load_denoiser(checkpoint, device)
-    classes = None if labels is None else parse_labels(labels)
+    classes = range(denoiser.label_dim) or None if labels is None else parse_labels(labels)
     frames = []
     levels = {name: value for name, value in [("sigma_min", sigma_min), ("sigma_max", sigma_max)] if value is not None}
     samples = sample_images(
@@ -298,6 +301,43 @@ def sweep(
     label = "network evaluations" if x == "nfe" else x
     measured(lines, label, "distance ratio", x == "nfe", True).savefig(out.with_suffix(".png"))
     print(f"Every seed's figures are in {out}, their picture in {out.with_suffix('.png')}")
+
+
+@app.command()
+def study(
+    name: Annotated[str, typer.Argument(help="ablation (the paper's Table 2 on MNIST) or choices (MNIST's own).")],
+    only: Annotated[str | None, typer.Option(help="Rows, such as A,D; default: all.")] = None,
+    seeds: Annotated[int, typer.Option(help="How many times to train each row, each with another seed.")] = 1,
+    images: Annotated[
+        int | None, typer.Option(help="Train each on so many images; default: the study's own number.")
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option(help="Digits a run; ratios of different numbers can't be compared.")
+    ] = 2000,
+    status: Annotated[bool, typer.Option("--status", help="Only say what is done and what is missing.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder, gone on with; default: runs/studies/<name>.")] = None,
+    device: Annotated[str | None, DEVICE] = None,
+):
+    """Train the same model with one thing changed at a time, and compare; stopped, it goes on where it was.
+
+    Example: edm-lesson study ablation --only A,D,E,F --seeds 3
+    """
+    from edm_lesson.evaluation import Judge
+    from edm_lesson.plots import compared
+    from edm_lesson.studies import load_study, results_of, run_study, study_table
+
+    chosen, out = load_study(name, images), out or Path("runs", "studies", name)
+    print(study_table(chosen, results_of(chosen, out, seeds), seeds))
+    if status:
+        return
+    results = run_study(
+        chosen, lambda: Judge(num_samples, device=device), out, split(only) if only else None, seeds, device=device
+    )
+    print(study_table(chosen, results, seeds))
+    ratios = {row: [found["distance_ratio"] for found in results if found["row"] == row] for row in chosen.rows}
+    label = f"distance ratio after {chosen.images:,} images"
+    compared({row: values for row, values in ratios.items() if values}, label, logx=True).savefig(out / f"{name}.png")
+    print(f"Every run's figures are in {out / f'{name}.csv'}, their picture in {out / f'{name}.png'}")
 
 
 @app.command()

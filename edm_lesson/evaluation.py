@@ -185,6 +185,7 @@ class Judge:
     class_shares : how much of each class there is, by the classifier's best guess.
     nearest : the median distance to the nearest training digit.
     copies : the share nearer to a training digit than all but 1 % of the test digits are; real digits have 0.01.
+    as_asked : the share whose class, by the classifier's best guess, is that of `classes` (`count`,); only with these.
 
     `judge.real` holds the same of the first `count` test digits, where the ratio is 1 by definition.
     """
@@ -199,28 +200,31 @@ class Judge:
         )
         _, nearest = nearest_distances(test.pixels[: max(count, 2000)], self.train.pixels)
         self.close = nearest[:2000].quantile(0.01).item()
-        self.real = self.describe(self.test_features[:count], nearest[:count]) | {"distance_ratio": 1.0}
+        real = self.describe(self.test_features[:count], nearest[:count], test.labels[:count])
+        self.real = real | {"distance_ratio": 1.0}
 
-    def describe(self, features, nearest):
+    def describe(self, features, nearest, classes=None):
         """What is said of each set by itself, from its features and its distances to the nearest training digits."""
         with torch.inference_mode():
             probabilities = self.classifier.head(features).softmax(dim=1)
-        shares = probabilities.argmax(dim=1).bincount(minlength=10) / len(features)
-        return {
+        guesses = probabilities.argmax(dim=1)
+        shares = guesses.bincount(minlength=10) / len(features)
+        asked = {} if classes is None else {"as_asked": (guesses == classes.to(guesses.device)).float().mean().item()}
+        return asked | {
             "recognised": (probabilities.amax(dim=1) >= CONFIDENCE).float().mean().item(),
             "class_shares": [round(share, 4) for share in shares.tolist()],
             "nearest": nearest.median().item(),
             "copies": (nearest < self.close).float().mean().item(),
         }
 
-    def __call__(self, pixels):
+    def __call__(self, pixels, classes=None):
         if len(pixels) != self.count:
             raise ValueError(f"{len(pixels)} images were given; this judge measures sets of {self.count}.")
         pixels = central(pixels.to(self.train.pixels.device))
         features = in_batches(self.classifier.features, pixels)
         _, nearest = nearest_distances(pixels, self.train.pixels)
         ratio = frechet_distance(features, self.test_features) / self.distance
-        return {"distance_ratio": ratio} | self.describe(features, nearest)
+        return {"distance_ratio": ratio} | self.describe(features, nearest, classes)
 
 
 def evaluate(denoiser, judge, *, seeds=3, progress=True, **settings):
@@ -233,9 +237,14 @@ def evaluate(denoiser, judge, *, seeds=3, progress=True, **settings):
 
 
 def evaluate_seed(denoiser, judge, seed, **settings):
-    """What `judge` says of `judge.count` samples of `denoiser`, with `seed` added; no two seeds share an image."""
-    samples = sample_images(denoiser, judge.count, seed=seed * judge.count, **settings)
-    return {"seed": seed, **judge(to_uint8(samples, getattr(denoiser, "offset", (0.0,))))}
+    """What `judge` says of `judge.count` samples of `denoiser`, with `seed` added; no two seeds share an image.
+
+    Of a denoiser with classes these are drawn in turn, and the judge is told.
+    """
+    count, label_dim = judge.count, getattr(denoiser, "label_dim", 0)
+    asked = {"classes": torch.arange(count) % label_dim} if label_dim else {}
+    samples = sample_images(denoiser, count, seed=seed * count, classes=range(label_dim) or None, **settings)
+    return {"seed": seed, **judge(to_uint8(samples, getattr(denoiser, "offset", (0.0,))), **asked)}
 
 
 def evaluate_steps(denoiser, judge, num_steps, column="edm", **settings):
@@ -256,16 +265,20 @@ def mean_and_spread(values, scale=1.0, digits=2):
 
 
 def quality_table(rows, judge):
-    """A table as text: for each number of steps in `rows` mean ± spread over the seeds, and what real digits score."""
-    lines = [f"{'steps':>5} {'NFE':>4}  {'distance ratio':>16}  {'recognised':>16}  {'nearest':>13}  {'copies':>8}"]
+    """A table as text: for each number of steps in `rows` mean ± spread over the seeds, and what real digits score.
+
+    What was "as asked" is a column where `rows` have it.
+    """
+    columns = {"distance_ratio": "distance ratio", "recognised": "recognised", "nearest": "nearest", "copies": "copies"}
+    if "as_asked" in rows[0]:
+        columns["as_asked"] = "as asked"
+    lines = [f"{'steps':>5} {'NFE':>4}" + "".join(f"  {title:>14}" for title in columns.values())]
     groups = {row["num_steps"]: [other for other in rows if other["num_steps"] == row["num_steps"]] for row in rows}
     for steps, group in {**groups, None: [judge.real]}.items():
-        ratio, recognised, nearest, copies = (
-            [row[name] for row in group] for name in ("distance_ratio", "recognised", "nearest", "copies")
-        )
-        lines.append(
-            f"{steps or 'real':>5} {group[0].get('nfe', ''):>4}  {mean_and_spread(ratio):>16}  "
-            f"{mean_and_spread(recognised, 100, 1) + ' %':>16}  {mean_and_spread(nearest):>13}  "
-            f"{mean_and_spread(copies, 100, 1) + ' %':>8}"
-        )
+        line = f"{steps or 'real':>5} {group[0].get('nfe', ''):>4}"
+        for name in columns:
+            values = [row[name] for row in group]
+            share = name not in ("distance_ratio", "nearest")
+            line += f"  {mean_and_spread(values, 100, 1) + ' %' if share else mean_and_spread(values):>14}"
+        lines.append(line)
     return "\n".join(lines)

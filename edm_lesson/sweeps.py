@@ -76,7 +76,7 @@ def sweep(denoiser, judge, points, path, seeds=3, batch_size=250, progress=True)
         row["seconds"] = round(time.perf_counter() - started, 2)
         rows.append(row)
         measured[key_of(row)] = row
-        write_sweep(path, rows)
+        write_rows(path, (*KEY, *MEASURED), rows)
     return [measured[key_of(row)] for row in wanted]
 
 
@@ -118,15 +118,15 @@ def read_sweep(path):
             raise SweepError(f"{path} holds no sweep ({error}). Choose another file, or move it away.") from error
 
 
-def write_sweep(path, rows):
-    """Write `rows` to the CSV file `path`, whole or not at all."""
+def write_rows(path, columns, rows):
+    """Write the `columns` of `rows`, a list of dictionaries, to the CSV file `path`, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     with open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow((*KEY, *MEASURED))
-        writer.writerows([as_text(row[name]) for name in (*KEY, *MEASURED)] for row in rows)
+        writer.writerow(columns)
+        writer.writerows([as_text(row[name]) for name in columns] for row in rows)
     os.replace(part, path)
 
 

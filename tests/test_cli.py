@@ -147,6 +147,12 @@ def test_conditional_models_draw_the_labels_in_turn(run, tmp_path):
         tmp_path / "x.npz",
     ]
     assert run(*sample, "--labels", "0-9")[0] == 0
+    in_turn = np.load(tmp_path / "x.npz")["images"]
+    assert run(*sample)[0] == 0
+    assert np.array_equal(np.load(tmp_path / "x.npz")["images"], in_turn), "all classes in turn are the default"
+    assert run(*sample, "--labels", "1,0,2")[0] == 0
+    swapped = np.load(tmp_path / "x.npz")["images"]
+    assert [np.array_equal(*pair) for pair in zip(swapped, in_turn, strict=True)] == [False, False, True]
     assert "this model's classes are 0 to 9" in run(*sample, "--labels", "10")[2]
 
 

@@ -148,3 +148,30 @@ def test_samples_are_measured_seed_by_seed_and_repeatably(judge, make_denoiser):
     assert all(row["distance_ratio"] > 20 for row in rows), "an untrained model is far from real digits"
     again = evaluate(make_denoiser(), judge, seeds=1, num_steps=1, batch_size=500, progress=False)
     assert again[0]["distance_ratio"] == pytest.approx(rows[0]["distance_ratio"], rel=1e-2)
+
+
+class DrawsItsClass(torch.nn.Module):
+    """A denoiser with classes whose answer is a test digit of the class that it is asked for, 0 for 9 excepted."""
+
+    img_channels, img_resolution, label_dim = 1, 28, 10
+
+    def __init__(self):
+        super().__init__()
+        images = load_images("mnist", "test")
+        firsts = [int((images.labels == label).nonzero()[1]) for label in range(10)]
+        self.register_buffer("digits", images.batch(torch.tensor([*firsts[:9], firsts[0]])))
+
+    def forward(self, x, sigma, class_labels=None):
+        return self.digits[class_labels]
+
+
+def test_a_model_with_classes_is_asked_for_each_and_told_how_often_it_obeyed(judge):
+    (row,) = evaluate(DrawsItsClass(), judge, seeds=1, num_steps=1, batch_size=250, progress=False)
+    assert row["as_asked"] == pytest.approx(0.9, abs=1e-6), "all but the nines are what was asked for"
+    assert row["class_shares"] == [0.2, *[0.1] * 8, 0.0]
+    table = evaluation.quality_table([{"num_steps": 1, "nfe": 1, **row}], judge)
+    titles, line, real = table.splitlines()
+    assert titles.endswith("as asked")
+    assert line.endswith("90.0 %")
+    assert real.split()[0] == "real"
+    assert judge.real["as_asked"] > 0.98

@@ -8,6 +8,7 @@ from edm_lesson.plots.diagrams import clouds, dashboard, field, flows, paths, sh
 from edm_lesson.plots.images import attention, denoising, image_grid, maps, panels, pixel_values, strip, transformed
 from edm_lesson.plots.lines import (
     bars,
+    compared,
     curve_panels,
     curves,
     heatmap,
@@ -23,6 +24,7 @@ __all__ = [
     "attention",
     "bars",
     "clouds",
+    "compared",
     "curve_panels",
     "curves",
     "dashboard",

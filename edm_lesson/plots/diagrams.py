@@ -151,10 +151,12 @@ def shapes(stages, skips=()):
     top, low = max(shape[1] for shape in stages.values()), min(shape[1] for shape in stages.values())
     roofs = {name: 2 * (shape[1] - top) for name, shape in stages.items()}
     with figure(size=(0.85 * len(stages) + 0.6, 4.6)) as (fig, axes):
-        axis = axes[0, 0]
+        axis, centred = axes[0, 0], {"ha": "center", "va": "center", "fontsize": 9}
         for place, (name, (C, H, W)) in enumerate(stages.items()):
             axis.bar(place, H, 0.2 + 0.6 * C / most, bottom=roofs[name] - H, color="0.85", edgecolor="0.3")
-            axis.text(place, roofs[name] - H / 2, f"{C} × {H} × {W}", rotation=90, ha="center", va="center", fontsize=9)
+            across = H / top < 0.4  # too low for an upright line of text
+            told = f"{C} ×\n{H} × {W}" if across else f"{C} × {H} × {W}"
+            axis.text(place, roofs[name] - H / 2, told, rotation=0 if across else 90, **centred)
             short = name.replace("coder.", "c\n", 1)
             axis.text(place, roofs[name] - H - 0.4, short, ha="center", va="top", fontsize=9)
         for start, end in skips:

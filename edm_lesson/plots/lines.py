@@ -82,6 +82,21 @@ def measured(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.6)):
         return fig
 
 
+def compared(groups, xlabel, logx=False, size=None):
+    """What was measured of {name: one value a seed}, a row each: a mark a seed, and a line at their mean."""
+    with figure(size=size or (7, 1.0 + 0.38 * len(groups))) as (fig, axes):
+        axis = axes[0, 0]
+        for row, values in enumerate(groups.values()):
+            axis.plot(values, [row] * len(values), "o", color=COLOURS[0], markersize=6, alpha=0.8)
+            axis.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], "-", color=COLOURS[1], linewidth=2)
+        if logx:
+            axis.set_xscale("log")
+        axis.set_yticks(range(len(groups)), groups)
+        axis.set_ylim(len(groups) - 0.5, -0.5)
+        axis.set_xlabel(xlabel)
+        return fig
+
+
 def curve_panels(panels, xlabel, ylabel="", logx=False, logy=False, ylim=None, columns=2, size=(4.0, 2.5)):
     """Several pictures of lines, {title: {name: (x, y)}}, on the same axes, with one legend; points are larger."""
     rows = -(-len(panels) // columns)

@@ -1,0 +1,142 @@
+"""Studies: what is trained, that a stopped one goes on without training twice, and what the table says."""
+
+import csv
+import json
+
+import pytest
+
+from edm_lesson import studies
+from edm_lesson.config import load_config
+from edm_lesson.designs import build_denoiser, build_loss
+from edm_lesson.losses import EDMLoss, VPLoss
+from edm_lesson.preconditioning import EDMPrecond, VPPrecond
+from edm_lesson.studies import Study, StudyError, load_study, results_of, run_study, study_names, study_table
+
+
+class Level:
+    """A judge that says how bright the samples are."""
+
+    count = 4
+    calls = 0
+
+    def __call__(self, pixels):
+        Level.calls += 1
+        return {"distance_ratio": pixels.float().mean().item(), "recognised": 0.5, "nearest": 1.0, "copies": 0.0}
+
+
+TINY = Study(
+    "tiny",
+    "smoke",
+    64,
+    {
+        "A": ("as it is", ["training.precision=float32"]),
+        "B 2": ("slower", ["training.precision=float32", "training.learning_rate=1e-3"]),
+    },
+)
+
+
+def go(folder, study=TINY, **settings):
+    return run_study(study, Level, folder, num_steps=2, device="cpu", progress=False, **settings)
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_row_of_the_studies_is_a_training_that_can_start(name):
+    study = load_study(name)
+    configs = [study.settings(row, seed=3) for row in study.rows]
+    assert len({str(config) for config in configs}) == len(configs), "two rows are the same"
+    for config in configs:
+        assert (config.training.images, config.training.seed) == (study.images, 3)
+        build_denoiser(config)
+        build_loss(config)
+
+
+def test_the_ablation_goes_from_the_vp_column_to_the_lesson_one_change_at_a_time():
+    study = load_study("ablation", images=1000)
+    assert list(study.rows) == list("ABCDEF")
+    configs = {row: study.settings(row, 0) for row in study.rows}
+    kinds = [(type(build_denoiser(config)), type(build_loss(config))) for config in configs.values()]
+    vp, half, edm = (VPPrecond, VPLoss), (EDMPrecond, VPLoss), (EDMPrecond, EDMLoss)
+    assert kinds == [vp, vp, vp, half, edm, edm]
+    lesson = load_config("lesson")
+    for section in ("data", "design", "network", "sigma_data", "loss", "augment"):
+        assert getattr(configs["E"], section) == getattr(lesson, section), "E is the course's model"
+    assert configs["F"].augment.p == 0.12
+    assert configs["F"].augment.xflip == configs["F"].augment.yflip == 0
+    assert {config.training.images for config in configs.values()} == {1000}, "all have the same budget"
+
+
+def test_choices_change_one_thing_of_the_lesson_each():
+    study, lesson = load_study("choices"), load_config("lesson")
+    for row in study.rows:
+        config = study.settings(row, 0)
+        same = [getattr(config, name) == getattr(lesson, name) for name in ("data", "sigma_data", "loss", "network")]
+        assert same.count(False) == {"lesson": 0, "padded": 2}.get(row, 1), row
+
+
+def test_each_row_is_trained_and_measured_once_a_seed(tmp_path):
+    Level.calls = 0
+    results = go(tmp_path, seeds=2)
+    assert [(found["row"], found["seed"]) for found in results] == [("A", 0), ("A", 1), ("B 2", 0), ("B 2", 1)]
+    assert len({found["distance_ratio"] for found in results}) == 4
+    assert {found["images"] for found in results} == {64}
+    assert {found["nfe"] for found in results} == {3}
+    assert go(tmp_path, seeds=2) == results
+    assert Level.calls == 4, "nothing is measured twice"
+    with open(tmp_path / "tiny.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == studies.COLUMNS
+    assert [float(row["distance_ratio"]) for row in rows] == pytest.approx([x["distance_ratio"] for x in results])
+
+
+def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    straight = go(tmp_path / "straight")
+
+    class Stopping(studies.Trainer):
+        def train(self, until=None, **settings):
+            super().train(until=32, **settings)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "Trainer", Stopping)
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "stopped")
+    assert results_of(TINY, tmp_path / "stopped", 1) == []
+    assert "missing" in study_table(TINY, [])
+    again = go(tmp_path / "stopped")
+    for found, expected in zip(again, straight, strict=True):
+        assert found["distance_ratio"] == expected["distance_ratio"]
+
+
+def test_rows_can_be_chosen_and_the_table_says_what_is_missing(tmp_path):
+    results = go(tmp_path, rows=["B 2"])
+    assert [found["row"] for found in results] == ["B 2"]
+    lines = study_table(TINY, results, seeds=2).splitlines()
+    assert "missing" in lines[1]
+    assert "0/2" in lines[1]
+    assert "1/2" in lines[2]
+    with pytest.raises(ValueError, match="row is 'C'; it must be one of A, B 2"):
+        go(tmp_path, rows=["C"])
+
+
+def test_results_with_other_settings_are_not_mixed_in(tmp_path):
+    go(tmp_path, rows=["A"])
+    with pytest.raises(StudyError, match=r"other settings than row 'A' has with 128 images"):
+        go(tmp_path, study=Study("tiny", "smoke", 128, TINY.rows))
+    facts = json.loads((tmp_path / "A" / "seed0" / "result.json").read_text())
+    assert facts["environment"]["device"] == "cpu"
+
+
+def test_the_table_gives_mean_and_spread_over_the_seeds():
+    results = [
+        {"row": "A", "seed": seed, "distance_ratio": ratio, "recognised": 0.5} for seed, ratio in enumerate([2.0, 4.0])
+    ]
+    line = study_table(TINY, results, 2).splitlines()[1]
+    assert line.split() == ["A", "3.00", "±", "1.00", "50.0", "±", "0.0", "%", "2/2", "as", "it", "is"]
+
+
+def test_the_command_line_says_what_is_missing_without_training(run, tmp_path):
+    code, text, error = run("study", "ablation", "--status", "--out", tmp_path / "x")
+    assert code == 0, error
+    assert text.count("missing") == 6
+    assert not (tmp_path / "x").exists()
+    assert "study is 'ablations'; it must be one of ablation, choices" in run("study", "ablations")[2]
