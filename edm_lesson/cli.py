@@ -11,13 +11,15 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.",
+    help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.\n\n"
+    "Example: edm-lesson sample --num-samples 16 --out digits.png",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; default: the best there is.")
-SAMPLER = typer.Option(help="edm, vp, ve or iddpm (Table 1); default: the one that the model was trained for.")
+DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; default: the best.")
+CHECKPOINT = typer.Option(help="lesson, lesson-conditional, a checkpoint, or a run's folder.")
+SAMPLER = typer.Option(help="edm, vp, ve or iddpm (Table 1); default: the model's own.")
 
 
 def main():
@@ -142,35 +144,24 @@ def curves(
 
 @app.command()
 def sample(
-    checkpoint: Annotated[
-        str, typer.Option(help="lesson (the model of the course), a checkpoint, or the folder of a run.")
-    ] = "lesson",
+    checkpoint: Annotated[str, CHECKPOINT] = "lesson",
     num_samples: Annotated[int, typer.Option(help="How many images.")] = 64,
-    num_steps: Annotated[int, typer.Option(help="Steps; with edm, 2N − 1 network evaluations an image.")] = 18,
-    seed: Annotated[int, typer.Option(help="Image number i is drawn from seed + i, whatever the batch size.")] = 0,
+    num_steps: Annotated[int, typer.Option(help="Steps: N of edm ask the network 2N − 1 times.")] = 18,
+    seed: Annotated[int, typer.Option(help="Image number i comes from seed + i.")] = 0,
     labels: Annotated[
-        str | None,
-        typer.Option(help="Classes to draw in turn, such as 0-9 or 3,1,4; default: all that the model knows."),
+        str | None, typer.Option(help="Classes to draw in turn, such as 0-9 or 3,1,4; default: all.")
     ] = None,
     sampler: Annotated[str | None, SAMPLER] = None,
-    sigma_min: Annotated[
-        float | None, typer.Option(help="Lowest noise level but 0; default: the sampler's, 0.002 for edm.")
-    ] = None,
-    sigma_max: Annotated[
-        float | None, typer.Option(help="Highest noise level; default: the sampler's, 80 for edm.")
-    ] = None,
+    sigma_min: Annotated[float | None, typer.Option(help="Lowest noise level but 0; default for edm: 0.002.")] = None,
+    sigma_max: Annotated[float | None, typer.Option(help="Highest noise level; default for edm: 80.")] = None,
     rho: Annotated[float, typer.Option(help="Exponent of EDM's levels (Eq. 5).")] = 7.0,
     s_churn: Annotated[float, typer.Option("--S-churn", help="Amount of fresh noise (Algorithm 2).")] = 0.0,
     s_min: Annotated[float, typer.Option("--S-min", help="Lowest level with churn.")] = 0.0,
     s_max: Annotated[float, typer.Option("--S-max", help="Highest level with churn.")] = float("inf"),
     s_noise: Annotated[float, typer.Option("--S-noise", help="Scale of the fresh noise.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Images at a time; changes speed and memory, not the images.")] = 64,
-    film: Annotated[
-        bool, typer.Option("--film", help="Draw every second step of each image, from noise to the end.")
-    ] = False,
-    out: Annotated[Path, typer.Option(help="A .png with a grid, or an .npz with `images`, uint8 (N, C, H, W).")] = Path(
-        "digits.png"
-    ),
+    batch_size: Annotated[int, typer.Option(help="Images at a time; changes no image.")] = 64,
+    film: Annotated[bool, typer.Option("--film", help="Draw every second step of each image.")] = False,
+    out: Annotated[Path, typer.Option(help="A grid .png, or .npz with uint8 `images`.")] = Path("digits.png"),
     device: Annotated[str | None, DEVICE] = None,
 ):
     """Draw images from a trained model.
@@ -215,9 +206,7 @@ def sample(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[
-        str, typer.Option(help="lesson (the model of the course), a checkpoint, or the folder of a run.")
-    ] = "lesson",
+    checkpoint: Annotated[str, CHECKPOINT] = "lesson",
     num_samples: Annotated[
         int, typer.Option(help="Digits a seed; ratios of different numbers can't be compared.")
     ] = 2000,
@@ -256,9 +245,7 @@ def evaluate(
 
 @app.command()
 def sweep(
-    checkpoint: Annotated[
-        str, typer.Option(help="lesson (the model of the course), a checkpoint, or the folder of a run.")
-    ] = "lesson",
+    checkpoint: Annotated[str, CHECKPOINT] = "lesson",
     design: Annotated[str, typer.Option(help="Columns of Table 1: edm, vp, ve, iddpm.")] = "edm",
     solver: Annotated[str | None, typer.Option(help="heun, euler or both; default: the design's.")] = None,
     num_steps: Annotated[str, typer.Option(help="Numbers of steps.")] = "4,8,18,40",
@@ -275,7 +262,9 @@ def sweep(
 ):
     """Measure digits for all combinations of settings; stopped, it goes on where it was.
 
-    Each setting takes one value or several. Example: edm-lesson sweep --solver heun,euler --num-steps 4,8,18,40
+    Each setting takes one value or several.
+
+    Example: edm-lesson sweep --solver heun,euler --num-steps 4,8,18,40
     """
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.data import choose_device

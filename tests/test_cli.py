@@ -225,3 +225,18 @@ def test_the_classifier_is_trained_by_one_command(run, tmp_path, few_digits):
     assert code == 0, error
     assert "of the test digits" in text
     assert evaluation.load_classifier(out).training is False
+
+
+COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_one_screen_and_has_an_example_that_exists(run, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text, _ = run(*command.split(), "--help")
+    assert code == 0
+    assert len(text.splitlines()) <= 40
+    example = text.partition("Example:")[2]
+    assert example.split()[:2] == ["edm-lesson", command or "sample"]
+    for option in [word for word in example.partition("╭")[0].split() if word.startswith("--")]:
+        assert option in run(*(command or "sample").split(), "--help")[1].partition("╭")[2], option
