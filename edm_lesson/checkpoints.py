@@ -164,7 +164,8 @@ def load_denoiser(name_or_path, device=None):
     denoiser = build_denoiser(checkpoint.config)
     denoiser.load_state_dict(checkpoint.part("ema"))
     denoiser.config, denoiser.offset = checkpoint.config, tuple(checkpoint.state["offset"])
-    return denoiser.to(choose_device(device)).eval().requires_grad_(False)
+    device = choose_device(device)
+    return denoiser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def find_checkpoint(name_or_path):

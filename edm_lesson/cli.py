@@ -213,7 +213,7 @@ def evaluate(
     num_steps: Annotated[str, typer.Option(help="Steps, one number or several: 4,8,18,40.")] = "18",
     sampler: Annotated[str | None, SAMPLER] = None,
     seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 250,
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time; default: the fastest.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="JSON file; default: runs/evaluation/<name of the checkpoint>.json.")
     ] = None,
@@ -225,7 +225,7 @@ def evaluate(
     """
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.data import choose_device
-    from edm_lesson.evaluation import Judge, evaluate_steps, quality_table
+    from edm_lesson.evaluation import Judge, batch_size_for, evaluate_steps, quality_table
     from edm_lesson.runs import describe_environment
 
     steps = [parse_whole("--num-steps", part) for part in split(num_steps)]
@@ -233,6 +233,7 @@ def evaluate(
     denoiser = load_denoiser(checkpoint, device)
     judge = Judge(num_samples, device=device)
     column = sampler or denoiser.config.design.sampler
+    batch_size = batch_size_for(device) if batch_size is None else batch_size
     results = evaluate_steps(denoiser, judge, steps, column, seeds=seeds, batch_size=batch_size)
     print(quality_table(results, judge))
     out = out or Path("runs", "evaluation", f"{Path(checkpoint).stem}.json")
@@ -254,7 +255,7 @@ def sweep(
     s_churn: Annotated[str, typer.Option("--S-churn", help="Amounts of fresh noise (Algorithm 2).")] = "0",
     num_samples: Annotated[int, typer.Option(help="Digits a seed; ratios of different numbers differ.")] = 2000,
     seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 250,
+    batch_size: Annotated[int | None, typer.Option(help="Images at a time; default: the fastest.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="CSV file, gone on with; default: runs/sweeps/<name of the checkpoint>.csv.")
     ] = None,
@@ -268,7 +269,7 @@ def sweep(
     """
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.data import choose_device
-    from edm_lesson.evaluation import Judge
+    from edm_lesson.evaluation import Judge, batch_size_for
     from edm_lesson.plots import measured
     from edm_lesson.sweeps import sweep as measure
     from edm_lesson.sweeps import sweep_lines, sweep_points, sweep_table
@@ -284,6 +285,7 @@ def sweep(
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
     out = out or Path("runs", "sweeps", f"{Path(checkpoint).stem}.csv")
+    batch_size = batch_size_for(device) if batch_size is None else batch_size
     rows = measure(denoiser, Judge(num_samples, device=device), points, out, seeds, batch_size)
     print(sweep_table(rows))
     x, lines = sweep_lines(rows)

@@ -16,7 +16,7 @@ from edm_lesson.checkpoints import load_denoiser
 from edm_lesson.checks import check_choice, check_count
 from edm_lesson.config import CONFIG_FOLDER, config_to_dict, load_config
 from edm_lesson.data import choose_device, load_images
-from edm_lesson.evaluation import evaluate_seed, mean_and_spread
+from edm_lesson.evaluation import batch_size_for, evaluate_seed, mean_and_spread
 from edm_lesson.runs import checkpoint_path, describe_environment
 from edm_lesson.sweeps import write_rows
 from edm_lesson.training import Trainer
@@ -137,7 +137,8 @@ def train_and_measure(study, judge, folder, row, seed, num_steps, device, progre
     trainer.train(progress=progress)
     trainer.save_denoiser(out / "denoiser.safetensors")
     denoiser = load_denoiser(out, device)
-    found = evaluate_seed(denoiser, judge(), seed, num_steps=num_steps, batch_size=250, progress=progress)
+    settings = {"num_steps": num_steps, "batch_size": batch_size_for(device), "progress": progress}
+    found = evaluate_seed(denoiser, judge(), seed, **settings)
     return {
         "study": study.name,
         "row": row,
