@@ -3,7 +3,8 @@
 import matplotlib.pyplot as plt
 import torch
 
-from edm_lesson.plots.style import COLOURS, STYLE, draw_lines, figure, show_image, tile
+from edm_lesson.plots.alt_text import Figure
+from edm_lesson.plots.style import COLOURS, STYLE, draw_lines, figure, show_images
 
 
 def field(places, arrows, likelihood, points, weights, x, answer, title=""):
@@ -119,7 +120,9 @@ def dashboard(panels, images=None, title=""):
         layout.append(["images"] * 3)
         heights.append(8.8 / len(images) + 0.4)
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplot_mosaic(layout, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained")
+        fig, axes = plt.subplot_mosaic(
+            layout, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained", FigureClass=Figure
+        )
         for place, (name, (lines, xlabel, logarithmic)) in enumerate(panels.items()):
             axis = axes[place]
             draw_lines(axis, lines)
@@ -137,7 +140,7 @@ def dashboard(panels, images=None, title=""):
         if len(names[1]) > 1:
             fig.legend(*names, loc="outside lower center", ncols=len(names[1]), frameon=False)
         if images is not None:
-            show_image(axes["images"], tile(images, len(images)), title)
+            show_images(axes["images"], images, len(images), title)
         plt.close(fig)
         return fig
 

@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 
-from edm_lesson.plots.style import COLOURS, figure, show_image, tile
+from edm_lesson.plots.style import COLOURS, figure, show_image, show_images
 
 
 def image_grid(images, columns=8, title="", size=1.0):
@@ -10,7 +10,7 @@ def image_grid(images, columns=8, title="", size=1.0):
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     with figure(size=(columns * size, rows * size + (0.35 if title else 0))) as (fig, axes):
-        show_image(axes[0, 0], tile(images, columns), title)
+        show_images(axes[0, 0], images, columns, title)
         return fig
 
 

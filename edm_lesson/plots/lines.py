@@ -6,15 +6,15 @@ from statistics import fmean
 
 import torch
 
-from edm_lesson.plots.style import COLOURS, MARKERS, draw_lines, figure, show_image, tile
+from edm_lesson.plots.style import COLOURS, MARKERS, draw_lines, figure, show_images
 
 
 def steps(schedules):
     """Where the steps fall: for each of {name: levels} a row of marks on a logarithmic axis, without the final 0."""
     with figure(size=(8, 0.8 + 0.45 * len(schedules))) as (fig, axes):
         axis = axes[0, 0]
-        for row, (levels, colour, marker) in enumerate(zip(schedules.values(), COLOURS * 2, MARKERS * 2, strict=False)):
-            levels = torch.as_tensor(levels)
+        for row, (name, colour, marker) in enumerate(zip(schedules, COLOURS * 2, MARKERS * 2, strict=False)):
+            levels = torch.as_tensor(schedules[name])
             axis.plot(
                 levels[levels > 0],
                 torch.full_like(levels[levels > 0], row),
@@ -22,6 +22,7 @@ def steps(schedules):
                 color=colour,
                 markersize=6,
                 alpha=0.8,
+                label=name,
             )
         axis.set_xscale("log")
         axis.invert_xaxis()
@@ -86,8 +87,8 @@ def compared(groups, xlabel, logx=False, size=None):
     """What was measured of {name: one value a seed}, a row each: a mark a seed, and a line at their mean."""
     with figure(size=size or (7, 1.0 + 0.38 * len(groups))) as (fig, axes):
         axis = axes[0, 0]
-        for row, values in enumerate(groups.values()):
-            axis.plot(values, [row] * len(values), "o", color=COLOURS[0], markersize=6, alpha=0.8)
+        for row, (name, values) in enumerate(groups.items()):
+            axis.plot(values, [row] * len(values), "o", color=COLOURS[0], markersize=6, alpha=0.8, label=name)
             axis.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], "-", color=COLOURS[1], linewidth=2)
         if logx:
             axis.set_xscale("log")
@@ -184,5 +185,5 @@ def progress(losses, images, title=""):
         axis.set_ylabel("loss")
         axis.legend(frameon=False)
         columns = math.ceil(len(images) ** 0.5)
-        show_image(axes[0, 1], tile(images, columns), title)
+        show_images(axes[0, 1], images, columns, title)
         return fig

@@ -6,6 +6,8 @@ from itertools import cycle
 import matplotlib.pyplot as plt
 from torchvision.utils import make_grid
 
+from edm_lesson.plots.alt_text import Figure
+
 STYLE = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
@@ -26,7 +28,9 @@ MARKERS = ["o", "s", "^", "D", "v", "P"]
 def figure(rows=1, columns=1, size=None, **subplots):
     """A figure and its axes (always a 2-D array) in the course's style; closed on leaving."""
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **subplots)
+        fig, axes = plt.subplots(
+            rows, columns, figsize=size, squeeze=False, layout="constrained", FigureClass=Figure, **subplots
+        )
         try:
             yield fig, axes
         finally:
@@ -46,9 +50,11 @@ def show_image(axis, image, title=""):
         spine.set_color("0.8")
 
 
-def tile(images, columns):
-    """Images (B, C, H, W) as one, in rows of `columns` with a pixel between them; what lies outside [-1, 1] is cut."""
-    return make_grid(images.detach().float().cpu().clamp(-1, 1), nrow=columns, padding=1, pad_value=0.0)
+def show_images(axis, images, columns, title=""):
+    """Draw images (B, C, H, W) as one, in rows of `columns` with a pixel between them."""
+    grid = make_grid(images.detach().float().cpu().clamp(-1, 1), nrow=columns, padding=1, pad_value=0.0)
+    show_image(axis, grid, title)
+    axis.images[0].set_label(f"{len(images)} images in rows of {min(columns, len(images))}")
 
 
 def draw_lines(axis, lines, lone=4):

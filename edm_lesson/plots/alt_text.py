@@ -1,0 +1,111 @@
+"""What a figure shows, in words: notebooks store them beside the picture, for readers who don't see it."""
+
+import math
+from itertools import groupby
+
+from matplotlib import figure
+from matplotlib.container import BarContainer, ErrorbarContainer
+
+MOST_LINES, MOST_BARS = 8, 12
+
+
+class Figure(figure.Figure):
+    """A figure that IPython shows with `describe` of it as `metadata["image/png"]["alt"]`."""
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {}, {"image/png": {"alt": describe(self)}}
+
+
+def describe(fig):
+    """The alternative text of a figure: its images with their titles; its charts with where each line begins, ends
+    and turns, and what the axes run over."""
+    axes = [axis for axis in fig.axes if axis.get_label() != "<colorbar>"]
+    parts = [fig.get_suptitle()]
+    for are_images, group in groupby(axes, _is_image):
+        group = list(group)
+        parts += [_images(group)] if are_images else [_chart(axis) for axis in group]
+    return " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts if part)
+
+
+def _is_image(axis):
+    return bool(axis.images) and not len(axis.get_xticks())
+
+
+def _images(axes):
+    """Images without scales: how many, their titles, what else is known of them, and the names of their rows."""
+    titles, notes, rows = (
+        [text for text in dict.fromkeys(texts) if text and not text.startswith("_")]
+        for texts in (
+            [axis.get_title() for axis in axes],
+            [axis.images[0].get_label() for axis in axes],
+            [axis.get_ylabel() for axis in axes],
+        )
+    )
+    columns = axes[0].get_gridspec().ncols if axes[0].get_gridspec() else len(axes)
+    count = f"{len(axes) // columns} rows of {columns} images" if len(axes) > columns else f"{len(axes)} images"
+    told = [*notes, *titles] if len(axes) == 1 else [count, *notes, "; ".join(titles)]
+    return ": ".join(filter(None, [*(told or ["Image"]), rows and f"rows {'; '.join(rows)}"]))
+
+
+def _chart(axis):
+    """Lines, bars and points over their axes; or, without axes, the words of a diagram."""
+    if not axis.axison:
+        return "Diagram: " + ", ".join(" ".join(text.get_text().split()) for text in axis.texts if text.get_text())
+    shown = "; ".join([*_maps(axis), *_lines(axis), *_bars(axis), *_points(axis)])
+    told = [f"{axis.get_title()}: {shown}" if axis.get_title() else f"Chart: {shown}"]
+    for direction, label, limits, scale in [
+        ("Across", axis.get_xlabel(), axis.get_xlim(), axis.get_xscale()),
+        ("Up", axis.get_ylabel(), axis.get_ylim(), axis.get_yscale()),
+    ]:
+        if label:
+            spacing = ", logarithmic" if scale == "log" else ""
+            told.append(f"{direction}: {label}, {limits[0]:.3g} to {limits[1]:.3g}{spacing}")
+    return ". ".join(told)
+
+
+def _maps(axis):
+    limits = [image.get_clim() for image in axis.images]
+    return [f"a map of values from {low:.3g} to {high:.3g}" for low, high in limits]
+
+
+def _lines(axis):
+    names = {line: line.get_label() for line in axis.lines}
+    names |= {bars[0]: bars.get_label() for bars in axis.containers if isinstance(bars, ErrorbarContainer)}
+    named = [line for line, name in names.items() if not name.startswith("_")]
+    others = [line for line in names if line not in named and len(line.get_xdata()) > 2]
+    told = [f"{names[line]}: {_course(line, axis.xaxis_inverted())}" for line in named[:MOST_LINES]]
+    told += [f"{len(named) - MOST_LINES} more lines"] if len(named) > MOST_LINES else []
+    return told + ([f"{len(others)} lines" if len(others) > 1 else _course(others[0])] if others else [])
+
+
+def _course(line, backwards=False):
+    """Where a line begins and ends, and the lowest and highest places between; of single marks, where they are."""
+    points = sorted([(x, y) for x, y in line.get_xydata() if math.isfinite(y)], reverse=bool(backwards))
+    if not points:
+        return "nothing"
+    (start, first), (end, last) = points[0], points[-1]
+    if len(points) == 1:
+        return f"at ({start:.3g}, {first:.3g})"
+    if line.get_linestyle() == "None":
+        return f"{len(points)} marks from {start:.3g} to {end:.3g}"
+    (lowest, low), (highest, high) = (choose(points, key=lambda point: point[1]) for choose in (min, max))
+    notable = 0.1 * (high - low)
+    told = f"from {first:.3g} to {last:.3g}"
+    told += f", lowest {low:.3g} at {lowest:.3g}" if min(first, last) - low > notable else ""
+    return told + (f", highest {high:.3g} at {highest:.3g}" if high - max(first, last) > notable else "")
+
+
+def _bars(axis):
+    for bars in axis.containers:
+        if not isinstance(bars, BarContainer):
+            continue
+        if len(bars) > MOST_BARS:
+            tallest = max(bars, key=lambda bar: bar.get_height())
+            yield f"a histogram, highest near {tallest.get_x() + tallest.get_width() / 2:.3g}"
+        elif bars.orientation == "horizontal":
+            names = axis.yaxis.get_major_formatter().format_ticks(axis.yaxis.get_majorticklocs())
+            yield from (f"{name}: {bar.get_width():.3g}" for name, bar in zip(names, bars, strict=True))
+
+
+def _points(axis):
+    return [f"{len(c.get_offsets())} {c.get_label()}" for c in axis.collections if not c.get_label().startswith("_")]
