@@ -1,6 +1,7 @@
 # make course   set up, run every notebook, report times        make lab    JupyterLab on your own copies
 # make test     lint, unit tests, notebooks                     make test-all   everything, everywhere
-# make notebooks   execute and store all notebooks              make clean  remove what running leaves behind
+# make notebooks   execute and store all notebooks              make site   the course as web pages, in site/
+# make clean    remove what running leaves behind
 #
 # Each target first sets up what it needs: in an active conda or virtual environment it installs there,
 # otherwise it makes .venv. PYTHON=python3.12 chooses another interpreter for .venv.
@@ -17,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n 2
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course lab notebooks lint unit nbval test test-all clean
+.PHONY: help setup course lab site notebooks lint unit nbval test test-all clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -37,6 +38,9 @@ course: setup
 
 lab: setup
 	"$(BIN)/edm-lesson" lab $(ARGS)
+
+site: setup
+	"$(BIN)/edm-lesson" site $(ARGS)
 
 notebooks: setup
 	"$(BIN)/edm-lesson" course --store $(ARGS)
@@ -59,4 +63,4 @@ test-all: lint unit nbval
 	"$(BIN)/edm-lesson" course
 
 clean:
-	rm -rf runs build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf runs site build dist .pytest_cache .ruff_cache .hypothesis

@@ -28,13 +28,14 @@ def main():
     from edm_lesson.course import CourseError
     from edm_lesson.data import DataError
     from edm_lesson.runs import TrainingError
+    from edm_lesson.site import SiteError
     from edm_lesson.studies import StudyError
     from edm_lesson.sweeps import SweepError
 
-    told = (ValueError, OSError, CheckpointError, CourseError, DataError, StudyError, SweepError, TrainingError)
+    errors = (CheckpointError, CourseError, DataError, SiteError, StudyError, SweepError, TrainingError)
     try:
         app()
-    except told as error:
+    except (ValueError, OSError, *errors) as error:
         sys.exit(f"edm-lesson: {error}")
 
 
@@ -433,3 +434,14 @@ def lab(
     from edm_lesson.course import open_lab
 
     sys.exit(open_lab(folder, context.args))
+
+
+@app.command()
+def site(out: Annotated[Path, typer.Option(help="Folder of the pages, in place of earlier ones.")] = Path("site")):
+    """Write the course as web pages that need no network: the notebooks as they are stored, and the notation.
+
+    Example: edm-lesson site --out site
+    """
+    from edm_lesson.site import build_site
+
+    print(f"Open {build_site(out)} in a browser")
