@@ -23,7 +23,7 @@ ramp = torch.linspace(1, 3, 21)
         ),
         (
             lambda: plots.strip([images[:2]] * 2, ["x", "D"], row_labels=["Euler", "Heun"]),
-            "2 rows of 2 images: x; D: rows Euler; Heun.",
+            "2 rows of 2 images: x; D; rows Euler, Heun.",
         ),
         (lambda: plots.panels(images[:2], ["noisy", "clean"], heading="A digit?"), "A digit? 2 images: noisy; clean."),
         (

@@ -24,7 +24,8 @@ def describe(fig):
     for are_images, group in groupby(axes, _is_image):
         group = list(group)
         parts += [_images(group)] if are_images else [_chart(axis) for axis in group]
-    return " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts if part)
+    ended = " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts if part)
+    return " ".join(ended.split())
 
 
 def _is_image(axis):
@@ -44,13 +45,13 @@ def _images(axes):
     columns = axes[0].get_gridspec().ncols if axes[0].get_gridspec() else len(axes)
     count = f"{len(axes) // columns} rows of {columns} images" if len(axes) > columns else f"{len(axes)} images"
     told = [*notes, *titles] if len(axes) == 1 else [count, *notes, "; ".join(titles)]
-    return ": ".join(filter(None, [*(told or ["Image"]), rows and f"rows {'; '.join(rows)}"]))
+    return "; rows ".join(filter(None, [": ".join(filter(None, told)) or "Image", ", ".join(rows)]))
 
 
 def _chart(axis):
     """Lines, bars and points over their axes; or, without axes, the words of a diagram."""
     if not axis.axison:
-        return "Diagram: " + ", ".join(" ".join(text.get_text().split()) for text in axis.texts if text.get_text())
+        return "Diagram: " + ", ".join(text.get_text() for text in axis.texts if text.get_text())
     shown = "; ".join([*_maps(axis), *_lines(axis), *_bars(axis), *_points(axis)])
     told = [f"{axis.get_title()}: {shown}" if axis.get_title() else f"Chart: {shown}"]
     for direction, label, limits, scale in [
@@ -89,7 +90,7 @@ def _course(line, backwards=False):
     if line.get_linestyle() == "None":
         return f"{len(points)} marks from {start:.3g} to {end:.3g}"
     (lowest, low), (highest, high) = (choose(points, key=lambda point: point[1]) for choose in (min, max))
-    notable = 0.1 * (high - low)
+    notable = max(0.1 * (high - low), 0.01 * abs(high))
     told = f"from {first:.3g} to {last:.3g}"
     told += f", lowest {low:.3g} at {lowest:.3g}" if min(first, last) - low > notable else ""
     return told + (f", highest {high:.3g} at {highest:.3g}" if high - max(first, last) > notable else "")
