@@ -12,7 +12,6 @@ from pathlib import Path
 
 import yaml
 
-from edm_lesson.checks import check_choice, check_count
 from edm_lesson.colab import add_colab
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -69,6 +68,8 @@ def run_course(only=None, out="runs/course", parameters=None, setting="ci", jobs
     naming notebook and cell; its traceback was printed by then.
     """
     import papermill
+
+    from edm_lesson.checks import check_choice, check_count  # brings torch, which the workers can do without
 
     check_choice("setting", setting, SETTINGS)
     check_count("jobs", jobs)
