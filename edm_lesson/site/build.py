@@ -6,7 +6,7 @@ from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
-from edm_lesson.course import NOTEBOOKS, find_notebooks
+from edm_lesson import course
 from edm_lesson.site.render import Page, render_markdown, render_notebook
 
 HERE = Path(__file__).parent
@@ -24,9 +24,14 @@ def build_site(out="site"):
 
     Raises `SiteError` for a folder that holds something else, and for links and equations that lead nowhere.
     """
-    out, root = Path(out), NOTEBOOKS.parent
+    out, root = Path(out), course.NOTEBOOKS.parent
     _empty(out)
-    sources = [root / "README.md", *find_notebooks(), NOTEBOOKS / "notation.md", root / "data" / "README.md"]
+    sources = [
+        root / "README.md",
+        *course.find_notebooks(),
+        course.NOTEBOOKS / "notation.md",
+        root / "data" / "README.md",
+    ]
     names = {source.resolve(): _name(source, root) for source in sources if source.exists()}
     pages, files = [], {}
     for source, name in names.items():

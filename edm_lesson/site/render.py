@@ -40,7 +40,8 @@ def render_markdown(text, page):
     parser = MarkdownIt("commonmark", {"highlight": lambda code, language, _: highlight(code, language)}).enable(
         "table"
     )
-    tokens = parser.parse(EQUATION.sub(_draw, text))
+    apart = re.sub(r"(</summary>)(?=\S)|(?<=\S)(?=</details>)", r"\1\n\n", text)  # so that what is folded is Markdown
+    tokens = parser.parse(EQUATION.sub(_draw, apart))
     for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             anchor = anchor_of(inline.content, [used for _, used, _ in page.headings])
