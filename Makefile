@@ -1,7 +1,7 @@
 # make course   set up, run every notebook, report times        make lab    JupyterLab on your own copies
 # make test     lint, unit tests, notebooks                     make test-all   everything, everywhere
 # make notebooks   execute and store all notebooks              make site   the course as web pages, in site/
-# make clean    remove what running leaves behind
+# make clean    remove what running leaves behind               make test-browser   notebooks in JupyterLab
 #
 # Each target first sets up what it needs: in an active conda or virtual environment it installs there,
 # otherwise it makes .venv. PYTHON=python3.12 chooses another interpreter for .venv.
@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n 2
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course lab site notebooks lint unit nbval test test-all clean
+.PHONY: help setup course lab site notebooks lint unit nbval test test-browser test-all clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -59,8 +59,25 @@ nbval: setup
 test: lint unit nbval
 	"$(BIN)/edm-lesson" course --only 00,07
 
+# All notebooks in JupyterLab in Chromium, or ONLY=00,02; CHROMIUM=path chooses another. Screenshots: runs/browser.
+CHROMIUM ?= $(shell command -v chromium || command -v google-chrome)
+BROWSER := chromium fonts-dejavu-core
+test-browser: setup
+	@"$(BIN)/python" -c "import playwright" 2>/dev/null \
+		|| "$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+	@if [ -n "$(CHROMIUM)" ] && [ -n "$$(fc-list 2>/dev/null)" ]; then :; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		apt-get -qq update && apt-get -qq install --no-install-recommends $(BROWSER); \
+	else \
+		echo "The browser tests need Chromium and a font. Debian: sudo apt-get install $(BROWSER)."; \
+		echo "Elsewhere: install Chromium or Chrome, and make test-browser CHROMIUM=/its/path."; \
+		exit 1; \
+	fi
+	CHROMIUM="$(CHROMIUM)" "$(BIN)/python" -m pytest tests/browser $(if $(ONLY),--only $(ONLY))
+
 test-all: lint unit nbval
 	"$(BIN)/edm-lesson" course
+	$(MAKE) test-browser
 
 clean:
 	rm -rf runs site build dist .pytest_cache .ruff_cache .hypothesis
