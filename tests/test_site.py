@@ -248,6 +248,13 @@ def test_a_progress_bar_shows_its_last_words():
     assert '<pre class="output">100% 32k [01:33&lt;00:00]</pre>' in page.html
 
 
+def test_what_was_printed_piece_by_piece_is_one_output():
+    pieces = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("a < b\n", "c\n")]
+    page = Page("00.html")
+    render_notebook(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=pieces)]), page)
+    assert '<pre class="output">a &lt; b\nc</pre>' in page.html
+
+
 def test_a_picture_without_words_is_named_after_its_section():
     output = nbformat.v4.new_output("display_data", {"image/png": PNG})
     cells = [nbformat.v4.new_markdown_cell("## A & B"), nbformat.v4.new_code_cell("draw()", outputs=[output])]

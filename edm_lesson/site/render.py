@@ -5,7 +5,7 @@ import re
 import struct
 from dataclasses import dataclass, field
 from html import escape, unescape
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from edm_lesson.site.equations import equation
 
@@ -88,8 +88,17 @@ def render_notebook(notebook, page):
         if cell.cell_type == "markdown":
             render_markdown(cell.source, page)
         elif cell.cell_type == "code":
-            shown = "".join(_output(output, widgets, page) for output in cell.outputs)
+            shown = "".join(_output(output, widgets, page) for output in _joined(cell.outputs))
             page.html += f'<div class="cell">{highlight(cell.source)}{shown}</div>\n'
+
+
+def _joined(outputs):
+    """Outputs, where what was printed piece by piece is one."""
+    for name, group in groupby(outputs, lambda output: output.get("name")):
+        if name is None:
+            yield from group
+        else:
+            yield {"text": "".join(output["text"] for output in group)}
 
 
 def _output(output, widgets, page):
@@ -107,7 +116,7 @@ def _output(output, widgets, page):
 
 def _picture(output, page):
     """The picture of `output`, kept in `page`, with its words or, where nobody wrote any, those of its section."""
-    png = base64.b64decode(output.data["image/png"])
+    png = base64.b64decode(output["data"]["image/png"])
     name = f"pictures/{page.name.removesuffix('.html')}-{len(page.pictures) + 1:02}.png"
     page.pictures[name] = png
     width, height = struct.unpack(">II", png[16:24])
