@@ -2,6 +2,7 @@
 # make test     lint, unit tests, notebooks                     make test-all   everything, everywhere
 # make notebooks   execute and store all notebooks              make site   the course as web pages, in site/
 # make clean    remove what running leaves behind               make test-browser   notebooks in JupyterLab
+# make test-oldest   unit tests with the oldest packages that are allowed
 #
 # Each target first sets up what it needs: in an active conda or virtual environment it installs there,
 # otherwise it makes .venv. PYTHON=python3.12 chooses another interpreter for .venv.
@@ -18,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n 2
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course lab site notebooks lint unit nbval test test-browser test-all clean
+.PHONY: help setup course lab site notebooks lint unit nbval test test-browser test-oldest test-all clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -57,7 +58,7 @@ nbval: setup
 	$(PYTEST) --dist loadfile --nbval --nbval-current-env -p no:cacheprovider notebooks
 
 test: lint unit nbval
-	"$(BIN)/edm-lesson" course --only 00,07
+	"$(BIN)/edm-lesson" course --again --only 00,07
 
 # All notebooks in JupyterLab in Chromium, or ONLY=00,02; CHROMIUM=path chooses another. Screenshots: runs/browser.
 CHROMIUM ?= $(shell command -v chromium || command -v google-chrome)
@@ -75,8 +76,19 @@ test-browser: setup
 	fi
 	CHROMIUM="$(CHROMIUM)" "$(BIN)/python" -m pytest tests/browser $(if $(ONLY),--only $(ONLY))
 
+# The unit tests with the lower bounds of pyproject.toml, in an environment of their own that is made anew.
+OLDEST ?= python3.11
+OLD := .venv-oldest/bin
+test-oldest:
+	"$(OLDEST)" -m venv --clear .venv-oldest
+	$(OLD)/python -m pip install --quiet --disable-pip-version-check uv
+	$(OLD)/uv pip install --quiet --python $(OLD)/python --resolution lowest-direct -e ".[notebooks,test]"
+	$(OLD)/python -m pytest -n 2 $(or $(TESTS),tests)
+
+# What installs packages for itself is tested here only: the notebooks' first cell on something like Colab.
 test-all: lint unit nbval
-	"$(BIN)/edm-lesson" course
+	$(PYTEST) -m installs tests
+	"$(BIN)/edm-lesson" course --again
 	$(MAKE) test-browser
 
 clean:
