@@ -38,6 +38,16 @@ class Checkpoint:
         """The tensors whose names begin with `name` and a dot, without that prefix."""
         return {key[len(name) + 1 :]: tensor for key, tensor in self.tensors.items() if key.startswith(f"{name}.")}
 
+    def restore(self, name, module):
+        """Give `module` the weights of the part `name`. Raises `CheckpointError` where they are another network's."""
+        try:
+            module.load_state_dict(self.part(name))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"The weights {name!r} of the checkpoint are not those of the network in its configuration: it was "
+                "written by another version of edm_lesson. Take that version, or train again."
+            ) from error
+
 
 def save_checkpoint(path, config, tensors, previous=None, **state):
     """Write named `tensors`, the `config` and plain values to `path`; the rest is as in `save_tensors`."""
@@ -115,7 +125,7 @@ def save_tensors(path, tensors, header, previous=None):
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
-            os.replace(path, previous)
+            _keep(path, Path(previous))
         os.replace(part, path)
     except OSError as error:
         raise CheckpointError(
@@ -123,6 +133,19 @@ def save_tensors(path, tensors, header, previous=None):
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _keep(path, previous):
+    """Name the file at `path` `previous` as well, so that there is no moment without one at `path`."""
+    link = previous.with_name(previous.name + ".part")
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        os.replace(link, previous)
+    except OSError:  # a disk on which a file has one name only
+        os.replace(path, previous)
+    finally:
+        link.unlink(missing_ok=True)
 
 
 def load_tensors(path):
@@ -162,7 +185,7 @@ def load_denoiser(name_or_path, device=None):
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
-    denoiser.load_state_dict(checkpoint.part("ema"))
+    checkpoint.restore("ema", denoiser)
     denoiser.config, denoiser.offset = checkpoint.config, tuple(checkpoint.state["offset"])
     device = choose_device(device)
     return denoiser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

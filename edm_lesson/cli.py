@@ -62,16 +62,18 @@ def train(
     ] = False,
     device: Annotated[str | None, DEVICE] = None,
 ):
-    """Train a model; Ctrl-C saves, --resume goes on.
+    """Train a model; Ctrl-C saves, --resume goes on. Several GPUs: torchrun --nproc-per-node 2 -m edm_lesson train.
 
     Example: edm-lesson train --config lesson --out runs/mine --set training.images=100000
     """
     from edm_lesson import data as images_of
     from edm_lesson.checkpoints import load_checkpoint, previous_path
     from edm_lesson.config import load_config
+    from edm_lesson.distributed import first_before_others, join_processes, largest, leads
     from edm_lesson.runs import TrainingError, checkpoint_path, go_back, images_in
     from edm_lesson.training import Trainer
 
+    device = join_processes(device)
     out = out or Path("runs", Path(config).stem)
     checkpoint = checkpoint_path(out)
     if resume or previous:
@@ -80,7 +82,9 @@ def train(
                 f"The configuration of the run in {out} is kept when it goes on; leave out --data, --set and --minutes."
             )
         if previous:
-            go_back(out)
+            if leads():
+                go_back(out)
+            largest(0)  # the others wait for it
         settings = load_checkpoint(checkpoint).config
     else:
         if checkpoint.exists() or previous_path(checkpoint).exists():
@@ -90,17 +94,19 @@ def train(
         settings = load_config(config, [*(set_ or []), *([f"data.name={json.dumps(data)}"] if data else [])])
 
     chosen = settings.data
-    images = images_of.load_images(
-        chosen.name, img_resolution=chosen.img_resolution, img_channels=chosen.img_channels, centre=chosen.centre
-    )
+    with first_before_others():
+        images = images_of.load_images(
+            chosen.name, img_resolution=chosen.img_resolution, img_channels=chosen.img_channels, centre=chosen.centre
+        )
+    say = print if leads() else lambda *_, **__: None
     measured = images.statistics()["std"]
-    print(f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}")
+    say(f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}")
     if abs(measured / settings.sigma_data - 1) > 0.3:
-        print(f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}")
+        say(f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}")
     if minutes is not None:
         budget = images_in(minutes, Trainer(settings, images, device=device))
         settings = replace(settings, training=replace(settings.training, images=budget))
-        print(f"{minutes:g} minutes are about {budget:,} images here: training.images={budget}")
+        say(f"{minutes:g} minutes are about {budget:,} images here: training.images={budget}")
 
     trainer = Trainer(settings, images, out, device)
     if resume or previous:
@@ -109,7 +115,7 @@ def train(
     try:
         trainer.train()
     except (KeyboardInterrupt, SystemExit) as stop:
-        print(
+        say(
             f"Stopped and saved after {trainer.images_seen:,} images. "
             f"Go on with: edm-lesson train --resume --out {quote(str(out))}",
             file=sys.stderr,
@@ -117,8 +123,9 @@ def train(
         sys.exit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, terminate)
-    trainer.save_denoiser(out / "denoiser.safetensors")
-    print(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
+    if leads():
+        trainer.save_denoiser(out / "denoiser.safetensors")
+    say(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
 
 
 @app.command()

@@ -173,7 +173,9 @@ def load_config(name_or_path, overrides=()):
                 f"There is no configuration {str(name_or_path)!r}{hint}; "
                 f"there are {', '.join(config_names())}, or give a file."
             )
-    tree = _parse(path.read_text(encoding="utf-8"), str(path)) or {}
+    tree = _parse(path.read_bytes(), str(path)) or {}
+    if not isinstance(tree, dict):
+        config_from_dict(tree, str(name_or_path))  # says what it is instead
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
@@ -216,7 +218,9 @@ class _StrictLoader(yaml.SafeLoader):
 def _parse(text, source):
     try:
         return yaml.load(text, _StrictLoader)
-    except yaml.YAMLError as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # YAMLError, and whatever else PyYAML stumbles over
         raise ConfigError(f"{source} is not valid YAML: {error}") from error
 
 
@@ -251,7 +255,8 @@ def _convert(kind, value, source, where):
         with contextlib.suppress(ValueError):
             value = float(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        with contextlib.suppress(OverflowError):
+            value = float(value)
     if type(value) is not kind:
         word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
         raise ConfigError(f"{source}: {where} is {value!r}; it must be {word}.")

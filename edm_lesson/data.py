@@ -256,13 +256,13 @@ def _load_folder(folder, img_resolution, img_channels):
         try:
             with Image.open(path) as picture:
                 picture = picture.convert("L" if img_channels == 1 else "RGB")
-        except OSError as error:
+            if img_resolution:
+                picture = ImageOps.fit(picture, (img_resolution, img_resolution), Image.Resampling.LANCZOS)
+        except Exception as error:  # every format has errors of its own
             raise DataError(
                 f"{path} can't be read as a picture ({error}). Repair it or take it out of the folder."
             ) from error
-        if img_resolution:
-            picture = ImageOps.fit(picture, (img_resolution, img_resolution), Image.Resampling.LANCZOS)
-        elif pixels and picture.size != pixels[0].shape[1::-1]:
+        if pixels and picture.size != pixels[0].shape[1::-1]:
             raise ValueError(
                 f"{path} is {picture.size[0]}×{picture.size[1]}, {files[0]} is another size: give img_resolution."
             )
@@ -275,13 +275,16 @@ def _load_npz(path):
     try:
         with np.load(path, allow_pickle=False) as archive:
             images, labels = archive["images"], archive.get("labels")
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # NumPy's, or those of the archive in it
         raise DataError(f"{path} can't be read as an .npz file with an array `images` ({error}).") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
         raise DataError(
             f"images in {path} is {images.dtype} {images.shape}; it must be uint8 (N, 1 or 3, height, width)."
         )
-    return Images(
-        torch.from_numpy(images),
-        torch.zeros(len(images), dtype=torch.long) if labels is None else torch.from_numpy(labels).long(),
-    )
+    labels = np.zeros(len(images), int) if labels is None else labels
+    if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.min() < 0:
+        raise DataError(
+            f"labels in {path} is {labels.dtype} {labels.shape}; it must be a whole number, 0 or more, for each of "
+            f"the {len(images)} images."
+        )
+    return Images(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))

@@ -27,6 +27,7 @@ from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.checks import check_number
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import save_grid, to_uint8
+from edm_lesson.distributed import largest, world_size
 from edm_lesson.samplers import sample_images
 
 try:
@@ -124,7 +125,7 @@ def open_run(folder, trainer):
     """
     with locked(folder):
         settings = yaml.safe_dump(config_to_dict(trainer.config), sort_keys=False)
-        (Path(folder) / "config.yaml").write_text(settings, encoding="utf-8")
+        write_text(Path(folder) / "config.yaml", settings)
         changed = write_environment(folder, trainer.device, trainer.dtype)
         if changed and trainer.images_seen:
             told = ", ".join(f"{name} was {before}, is {now}" for name, (before, now) in changed.items())
@@ -152,7 +153,7 @@ def images_in(minutes, trainer, seconds=3.0):
             steps, started = steps * 2, time.perf_counter()
             losses = [trainer.step() for _ in range(steps)]
             losses[-1].item()  # waits for the device
-            elapsed = time.perf_counter() - started
+            elapsed = largest(time.perf_counter() - started)
     batches = int(minutes * 60 / elapsed * steps)
     return max(batches, 1) * trainer.config.training.batch_size
 
@@ -168,6 +169,7 @@ def describe_environment(device, dtype=torch.float32):
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": _cpu_model(),
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
         "precision": str(dtype).removeprefix("torch."),
     }
 
@@ -199,10 +201,20 @@ def write_environment(folder, device, dtype):
     {name: (before, now)}, empty where nothing does.
     """
     path, now = Path(folder) / "environment.json", describe_environment(device, dtype)
-    before = json.loads(path.read_text()) if path.exists() else now
-    path.write_text(json.dumps(now, indent=2) + "\n")
-    names = ("torch", "device", "cpu", "threads", "precision")
+    try:
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
+    except ValueError:  # damaged: nothing is known
+        before = {}
+    write_text(path, json.dumps(now, indent=2) + "\n")
+    names = ("torch", "device", "cpu", "threads", "processes", "precision")
     return {name: (before.get(name), now[name]) for name in names if before.get(name) != now[name]}
+
+
+def write_text(path, text):
+    """Write `text` to `path`, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
 
 
 def append_metrics(folder, **values):
@@ -214,15 +226,18 @@ def append_metrics(folder, **values):
 def read_metrics(folder):
     """The metrics of the run in `folder`: one dictionary a line, with `images`, `loss` and more.
 
-    A last line that was cut short is left out. Raises `TrainingError` where there are none.
+    A last line that was cut short is left out. Raises `TrainingError` where there are none, or damaged ones.
     """
+    path = Path(folder) / METRICS
     try:
-        lines = (Path(folder) / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
     except (FileNotFoundError, NotADirectoryError):
         raise TrainingError(
             f"There is no {METRICS} in {folder}; give the folder of a run, as edm-lesson train makes one."
         ) from None
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    except ValueError as error:
+        raise TrainingError(f"{path} is damaged ({error}). Move it away: the run can go on without it.") from error
 
 
 def truncate_metrics(folder, images_seen):
@@ -230,9 +245,7 @@ def truncate_metrics(folder, images_seen):
     path = Path(folder) / METRICS
     if path.exists():
         kept = [json.dumps(values) + "\n" for values in read_metrics(folder) if values["images"] <= images_seen]
-        part = path.with_name(f"{METRICS}.part")
-        part.write_text("".join(kept), encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, "".join(kept))
 
 
 def write_grid(folder, denoiser, images_seen, sampler, offset=(0.0,)):

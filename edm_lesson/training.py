@@ -27,6 +27,7 @@ from edm_lesson.checkpoints import (
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import choose_device
 from edm_lesson.designs import build_augment, build_denoiser, build_loss, choose_sampler
+from edm_lesson.distributed import any_stopped, averaged, largest, leads, loss_of_share, parallel, share_of
 from edm_lesson.runs import (
     append_metrics,
     checkpoint_path,
@@ -126,6 +127,8 @@ class Trainer:
     it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives what `edm_lesson.runs` lists,
     and `resume()` takes up what it holds. `denoiser` is being trained, `ema_denoiser` is its moving average, which
     makes the better images. `losses` are pairs (images seen, mean loss since the pair before).
+
+    In several processes (`edm_lesson.distributed`) every one has a trainer; they take each step together.
     """
 
     def __init__(self, config, images, run_dir=None, device=None):
@@ -145,10 +148,12 @@ class Trainer:
         self._saved = None  # images seen at the last checkpoint
 
         settings = config.training
+        self._share = share_of(settings.batch_size)
         with own_random_numbers():
             torch.manual_seed(_mix(settings.seed, 0))
             denoiser = build_denoiser(config)
         self.denoiser = denoiser.to(self.device, memory_format=torch.channels_last)
+        self._parallel = parallel(self.denoiser)
         self.ema = make_ema(
             self.denoiser,
             lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup),
@@ -169,7 +174,7 @@ class Trainer:
         return self.ema.module.eval()
 
     def step(self):
-        """Train on the next batch; returns its loss, on the device."""
+        """Train on the next batch; returns its loss, on the device: of several processes, that of this one's share."""
         settings = self.config.training
         number = self.images_seen // settings.batch_size
         indices = batch_indices(number, settings.batch_size, len(self.images), settings.seed)
@@ -180,8 +185,9 @@ class Trainer:
         self.denoiser.train()
         batch = self.images.batch(indices)
         loss = partial(self.loss, augment=self.augment) if self.augment else self.loss
+        loss = loss_of_share(loss, self._share)
         value = train_step(
-            self.denoiser, loss, self.optimizer, batch, labels, settings.clip_norm, autocast, self.scaler
+            self._parallel, loss, self.optimizer, batch, labels, settings.clip_norm, autocast, self.scaler
         )
         self.images_seen += settings.batch_size
         self.scheduler.step()
@@ -193,16 +199,18 @@ class Trainer:
 
         Every `log_every` images the mean loss since the last time is appended to `losses` and to `metrics.jsonl`, and
         `callback(self)` is called; every `save_every`, at the end, on Ctrl-C and on SIGTERM a checkpoint is saved;
-        every `sample_every` and at the end a grid is drawn. Raises `TrainingError` where a loss isn't finite, and
-        where another process trains into `run_dir`.
+        every `sample_every` and at the end a grid is drawn. Of several processes the first alone does all that; one
+        that is stopped stops all. Raises `TrainingError` where a loss isn't finite, and where another run trains into
+        `run_dir`.
         """
         settings = self.config.training
         until = min(until or settings.images, settings.images)
-        folder = open_run(self.run_dir, self) if self.run_dir else nullcontext()
-        bar = tqdm(total=until, initial=min(self.images_seen, until), unit="img", unit_scale=True, disable=not progress)
+        folder = open_run(self.run_dir, self) if self.run_dir and leads() else nullcontext()
+        seen, hidden = min(self.images_seen, until), not (progress and leads())
+        bar = tqdm(total=until, initial=seen, unit="img", unit_scale=True, disable=hidden)
         with held_signals() as stop, folder, own_random_numbers(self.device), bar:
             started, logged = time.perf_counter() - self.seconds, (self.images_seen, self.seconds)
-            while self.images_seen < until and not stop:
+            while self.images_seen < until and not any_stopped(stop):
                 self._pending.append(self.step())
                 bar.update(settings.batch_size)
                 log = self._passed(settings.log_every) or self.images_seen >= until
@@ -217,10 +225,10 @@ class Trainer:
                     bar.set_postfix(loss=f"{self.losses[-1][1]:.4f}")
                 if save:
                     self.save()
-                if sample and settings.sample_every and self.run_dir:
+                if sample and settings.sample_every and self.run_dir and leads():
                     sampler = choose_sampler(self.config.design.sampler)
                     write_grid(self.run_dir, self.ema_denoiser, self.images_seen, sampler, self.images.offset)
-                if log and callback is not None:
+                if log and callback is not None and leads():
                     callback(self)
                 if log or save or sample:
                     started = time.perf_counter() - self.seconds  # what went to all that is not training time
@@ -228,6 +236,7 @@ class Trainer:
             self.seconds = time.perf_counter() - started
             if self._saved != self.images_seen:
                 self.save()
+            largest(0)  # no process ends before the first has saved
         return self
 
     def _passed(self, every):
@@ -236,7 +245,7 @@ class Trainer:
 
     def _collect_losses(self):
         """Bring the losses over from the device, which has to finish its work for that, and look at them."""
-        values = torch.stack(self._pending).tolist() if self._pending else []
+        values = averaged(torch.stack(self._pending)).tolist() if self._pending else []
         for step, value in enumerate(values, self.images_seen // self.config.training.batch_size - len(values)):
             if not math.isfinite(value):
                 raise self._diverged(f"The loss is {value}", step)
@@ -257,7 +266,7 @@ class Trainer:
     def _log(self, images_per_second):
         self.losses.append((self.images_seen, mean(self._recent)))
         self._recent = []
-        if self.run_dir:
+        if self.run_dir and leads():
             append_metrics(
                 self.run_dir,
                 images=self.images_seen,
@@ -280,20 +289,21 @@ class Trainer:
         if not torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all():
             raise self._diverged("The weights are not finite", self.images_seen // self.config.training.batch_size - 1)
         path = checkpoint_path(self.run_dir)
-        save_checkpoint(
-            path,
-            self.config,
-            tensors | optimizer_tensors(self.optimizer),
-            previous_path(path),
-            images_seen=self.images_seen,
-            seconds=self.seconds,
-            offset=list(self.images.offset),
-            losses=self.losses,
-            recent=self._recent,
-            param_groups=self.optimizer.state_dict()["param_groups"],
-            scheduler=self.scheduler.state_dict(),
-            scaler=self.scaler.state_dict(),
-        )
+        if leads():
+            save_checkpoint(
+                path,
+                self.config,
+                tensors | optimizer_tensors(self.optimizer),
+                previous_path(path),
+                images_seen=self.images_seen,
+                seconds=self.seconds,
+                offset=list(self.images.offset),
+                losses=self.losses,
+                recent=self._recent,
+                param_groups=self.optimizer.state_dict()["param_groups"],
+                scheduler=self.scheduler.state_dict(),
+                scaler=self.scaler.state_dict(),
+            )
         self._saved = self.images_seen
 
     def save_denoiser(self, path):
@@ -304,9 +314,12 @@ class Trainer:
     def resume(self):
         """Take up training where the run's checkpoint left off; returns self.
 
-        Raises `CheckpointError` where there is none, or where it belongs to another configuration.
+        Raises `CheckpointError` where there is none, or where it belongs to another configuration or is no run's.
         """
-        checkpoint = load_checkpoint(checkpoint_path(self.run_dir))
+        path = checkpoint_path(self.run_dir)
+        checkpoint = load_checkpoint(path)
+        if not checkpoint.part("optimizer"):
+            raise CheckpointError(f"{path} holds a model alone, to sample from; training can't go on with it.")
         theirs, ours = config_to_dict(checkpoint.config), config_to_dict(self.config)
         for section in ours:
             if theirs[section] != ours[section]:
@@ -314,8 +327,8 @@ class Trainer:
                     f"The run in {self.run_dir} was started with {section} {theirs[section]}, not {ours[section]}. "
                     "Resume with the same configuration, or choose another folder."
                 )
-        self.denoiser.load_state_dict(checkpoint.part("model"))
-        self.ema.module.load_state_dict(checkpoint.part("ema"))
+        checkpoint.restore("model", self.denoiser)
+        checkpoint.restore("ema", self.ema.module)
         restore_optimizer(self.optimizer, checkpoint.part("optimizer"), checkpoint.state["param_groups"])
         self.scheduler.load_state_dict(checkpoint.state["scheduler"])
         self.scaler.load_state_dict(checkpoint.state["scaler"])

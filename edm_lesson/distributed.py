@@ -1,0 +1,137 @@
+"""Several processes that train one model, each on its share of every batch: `torchrun … -m edm_lesson train …`.
+
+All of them draw sigma, noise and augmentation for the whole batch, so that together they do what one process does.
+In a process on its own nothing here does anything.
+"""
+
+import atexit
+import os
+from contextlib import contextmanager
+
+import torch
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+
+def join_processes(device=None):
+    """Join the processes that torchrun started; returns the name of this one's device, a GPU of its own or the CPU.
+
+    In a process that torchrun didn't start, `device` as it is. Raises `ValueError` for another device than "cpu" and
+    "cuda", and where there are fewer GPUs than processes.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return device
+    local_rank, processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device not in ("cpu", "cuda"):
+        raise ValueError(
+            f"device is {device!r}; torchrun gives each process a device of its own: take cuda, cpu, or leave it out."
+        )
+    if device == "cuda":
+        gpus = torch.cuda.device_count()
+        if gpus < processes:
+            raise ValueError(
+                f"torchrun started {processes} processes on this machine, which has {gpus} GPUs for them. "
+                "Start no more than one a GPU with --nproc-per-node, or add --device cpu."
+            )
+        torch.cuda.set_device(local_rank)
+        device = f"cuda:{local_rank}"
+    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
+    atexit.register(dist.destroy_process_group)
+    return device
+
+
+def world_size():
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank():
+    """The number of this process, from 0 on."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def leads():
+    """Whether this process is the one that writes, logs and talks for all."""
+    return rank() == 0
+
+
+def largest(number):
+    """The largest `number` that a process holds, for all of them; each waits here until all have come.
+
+    Raises `ConnectionError` where one has ended.
+    """
+    if world_size() == 1:
+        return number
+    number = torch.tensor(number, dtype=torch.float64)
+    try:
+        dist.all_reduce(number, dist.ReduceOp.MAX)
+    except RuntimeError as error:
+        raise ConnectionError("Another process of this run has ended; mend what it said, and --resume.") from error
+    return number.item()
+
+
+def any_stopped(signals):
+    """Whether any process holds signals in its list `signals`; if so, all do afterwards, and stop at the same step."""
+    number = int(largest(max(signals, default=0)))
+    if number and not signals:
+        signals.append(number)
+    return bool(signals)
+
+
+@contextmanager
+def first_before_others():
+    """Let the first process of every machine through the block before the others, which find what it left there."""
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if not first:
+        largest(0)
+    yield
+    if first:
+        largest(0)
+
+
+def share_of(batch_size):
+    """Which images of a batch are this process's, as a slice; `ValueError` where they can't be shared out evenly."""
+    processes = world_size()
+    if batch_size % processes:
+        raise ValueError(
+            f"training.batch_size is {batch_size}, which {processes} processes can't share out evenly; "
+            f"take a multiple of {processes}."
+        )
+    size = batch_size // processes
+    return slice(rank() * size, (rank() + 1) * size)
+
+
+def loss_of_share(loss, share):
+    """`loss` of the images `share` alone, with sigma, noise and augmentation as they are drawn for the whole batch.
+
+    The network's own draws, which are dropout's, are other ones in every process.
+    """
+    if world_size() == 1:
+        return loss
+
+    def shared_loss(denoiser, images, class_labels=None):
+        def denoise_share(x, sigma, *labels):
+            if not leads():
+                torch.manual_seed(torch.initial_seed() + rank())
+            denoised = torch.zeros_like(x)
+            theirs = [each if each is None else each[share] for each in labels]
+            denoised[share] = denoiser(x[share], sigma[share], *theirs)
+            return denoised
+
+        return loss(denoise_share, images, class_labels)[share]
+
+    return shared_loss
+
+
+def parallel(denoiser):
+    """`denoiser` for training: the gradients of its parameters are averaged over the processes."""
+    return denoiser if world_size() == 1 else DistributedDataParallel(denoiser)
+
+
+def averaged(tensor):
+    """The mean over the processes of each one's `tensor`."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+        tensor /= world_size()
+    return tensor
