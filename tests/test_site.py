@@ -156,6 +156,13 @@ def test_hints_and_solutions_are_folded_and_rendered(site, pages):
     assert folded > 20
 
 
+def test_no_line_that_begins_with_a_number_has_become_a_list_of_one(site, pages):
+    for name in pages:
+        page = (site / name).read_text(encoding="utf-8")
+        alone = [items for items in re.findall(r"<ol>(.*?)</ol>", page, flags=re.DOTALL) if items.count("<li>") < 2]
+        assert not alone, f"{name}: {alone[0][:100]}"
+
+
 @pytest.mark.parametrize(
     ("tex", "part"),
     [
