@@ -101,9 +101,8 @@ def set_up():
     """
     kept = {name: version_of(name) for name in KEPT}
     if absent := [name for name, version in kept.items() if version is None]:
-        raise RuntimeError(
-            f"There is no {' and no '.join(absent)} here. Install the course as {ROOT / 'README.md'} says."
-        )
+        told = f"There is no {' and no '.join(absent)} here."
+        raise RuntimeError(f"{told} Install the course as its README says: {project()['urls']['Repository']}")
     names = {re.match(r"[\w.-]+", wanted)[0]: wanted for wanted in project()["dependencies"]}
     missing = [wanted for name, wanted in names.items() if version_of(name) is None]
     if missing:
