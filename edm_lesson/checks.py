@@ -6,26 +6,31 @@ the device wait (`check_labels` and `check_finite` take `values=True` for the on
 """
 
 import math
-from numbers import Real
 
+import numpy as np
 import torch
 
 LARGEST = 1e15  # the largest noise level: its square still fits into float32
+WHOLE = (int, np.int64)  # smaller types overflow where they are added up
+NUMBERS = (*WHOLE, float, np.float32)
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_count(name, value, minimum=1):
     """Refuse a `value` that is not a whole number of at least `minimum`."""
-    whole = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value == int(value)
-    if not whole or value < minimum:
+    whole = isinstance(value, WHOLE) and not isinstance(value, bool)
+    if not whole or not minimum <= value < 2**63:
         raise ValueError(f"{name} is {value!r}; it must be a whole number, {minimum} or more.")
 
 
 def check_number(name, value, above=None, at_least=None, at_most=math.inf, infinite=False):
     """Refuse a `value` that is not a number, is NaN, not `above`, less than `at_least` or more than `at_most`.
 
-    Infinity passes only with `infinite=True`.
+    Infinity passes only with `infinite=True`, and a whole number that squared exceeds 64 bits only as 1e12.
     """
-    fine = isinstance(value, Real) and not isinstance(value, bool) and (infinite or math.isfinite(value))
+    fine = isinstance(value, NUMBERS) and not isinstance(value, bool)
+    fine = fine and (not isinstance(value, WHOLE) or abs(value) < 2**31) and (infinite or math.isfinite(value))
     fine = fine and value <= at_most and (above is None or value > above) and (at_least is None or value >= at_least)
     if not fine:
         wanted = "a number" if infinite else "a finite number"
@@ -35,6 +40,8 @@ def check_number(name, value, above=None, at_least=None, at_most=math.inf, infin
             wanted += f", {at_least:g} or more"
         if math.isfinite(at_most):
             wanted += f", {at_most:g} or less"
+        if isinstance(value, WHOLE) and abs(value) >= 2**31:
+            wanted += ", written with a decimal point where it is so large"
         raise ValueError(f"{name} is {value!r}; it must be {wanted}.")
 
 
@@ -73,7 +80,7 @@ def check_churn(S_churn, S_min, S_max, S_noise):
 
 def check_images(x, img_channels=None, name="x"):
     """Refuse anything but a floating-point tensor (B, C, H, W), with C = `img_channels` where that is given."""
-    if not isinstance(x, torch.Tensor) or x.ndim != 4 or not x.is_floating_point():
+    if not isinstance(x, torch.Tensor) or x.ndim != 4 or x.dtype not in FLOATS:
         found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
         raise ValueError(f"{name} is {found}; it must be a floating-point tensor (batch, channels, height, width).")
     if img_channels is not None and x.shape[1] != img_channels:
@@ -99,6 +106,8 @@ def check_sigma(sigma, x):
     """
     if not isinstance(sigma, torch.Tensor):
         check_number("sigma", sigma, above=0, at_most=LARGEST)
+    elif sigma.dtype not in FLOATS + INTEGERS:
+        raise ValueError(f"sigma is {sigma.dtype}; noise levels must be real numbers, such as float32.")
     elif readable(sigma) and not bool((fine := (sigma > 0) & (sigma <= LARGEST)).all()):
         raise ValueError(
             f"sigma contains {sigma[~fine][0].item()!r}; noise levels must be above 0 and at most {LARGEST:g}."
@@ -124,10 +133,13 @@ def check_labels(class_labels, label_dim, x, values=False):
         return torch.zeros(batch, label_dim, device=x.device) if label_dim else None
     if not label_dim:
         raise ValueError("class_labels were given, but this model has no classes (label_dim is 0); leave them out.")
-    class_labels = torch.as_tensor(class_labels)
-    if class_labels.shape == (batch, label_dim) and class_labels.dtype != torch.bool:
+    try:
+        class_labels = torch.as_tensor(class_labels)
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"class_labels is {class_labels!r}, which makes no tensor: {error}") from error
+    if class_labels.shape == (batch, label_dim) and class_labels.dtype in FLOATS + INTEGERS:
         return class_labels.to(x.device, torch.float32)
-    if class_labels.shape != (batch,) or class_labels.is_floating_point() or class_labels.dtype == torch.bool:
+    if class_labels.shape != (batch,) or class_labels.dtype not in INTEGERS:
         raise ValueError(
             f"class_labels is {class_labels.dtype} of shape {tuple(class_labels.shape)}; for {batch} images it must be "
             f"integers ({batch},) or one-hot ({batch}, {label_dim})."

@@ -64,8 +64,8 @@ def iddpm_table(C_1=0.001, C_2=0.008, M=1000):
     With the defaults from 20291.17 to u_999 = 0.00642.
     """
     check_count("M", M)
-    check_number("C_1", C_1, above=0, at_most=1)
-    check_number("C_2", C_2, above=0)
+    check_number("C_1", C_1, at_least=1e-9, at_most=1)
+    check_number("C_2", C_2, above=0, at_most=1e6)
 
     def alpha_bar(j):
         return math.sin(math.pi / 2 * j / (M * (C_2 + 1))) ** 2

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from edm_lesson.checks import check_finite, check_images, check_labels
+from edm_lesson.checks import check_finite, check_images, check_labels, check_number
 
 
 def state_of(latents):
@@ -16,7 +16,8 @@ def prepare_denoiser(denoiser, latents, class_labels):
     """Check a sampler's input once and return `denoise(x, sigma)` for numbers sigma.
 
     The denoiser sees x in the latents' dtype and sigma as (B,), which every EDM code understands; `class_labels`
-    are handed over only where they are given. What it returns is converted to the precision of the state.
+    are handed over only where they are given. What it returns is converted to the precision of the state. Raises
+    `ValueError` where a level is too high for that dtype and, on the CPU, where the denoiser's answer is not finite.
     """
     check_images(latents, getattr(denoiser, "img_channels", None), name="latents")
     check_finite("latents", latents, values=True)
@@ -25,7 +26,10 @@ def prepare_denoiser(denoiser, latents, class_labels):
     extra = () if class_labels is None else (class_labels,)
 
     def denoise(x, sigma):
-        return denoiser(x.to(latents.dtype), latents.new_full((len(x),), sigma), *extra).to(x.dtype)
+        check_number("sigma", sigma, at_most=torch.finfo(latents.dtype).max)
+        denoised = denoiser(x.to(latents.dtype), latents.new_full((len(x),), sigma), *extra)
+        check_finite(f"the denoiser's answer at sigma {sigma:g}", denoised)
+        return denoised.to(x.dtype)
 
     return denoise
 

@@ -1,0 +1,218 @@
+"""Whatever shapes, dtypes, numbers and ranges they are asked for: finite results, or a ValueError, and nothing else."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edm_lesson.ideal import GaussianDenoiser
+from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, VEPrecond, VPPrecond
+from edm_lesson.samplers import add_churn, edm_sampler, general_sampler, sample_images
+from edm_lesson.schedules import (
+    LinearSchedule,
+    VESchedule,
+    VPSchedule,
+    edm_sigmas,
+    iddpm_sigmas,
+    iddpm_table,
+    ve_sigmas,
+    vp_sigmas,
+)
+
+GENEROUS = settings(deadline=None)
+ODD = st.sampled_from(
+    [
+        *(None, True, "2", b"2", 1j, [1], (), {}, 10**400, -(10**400), 2**63, 1e308, 5e-324, -0.0),
+        *(Fraction(1, 3), Fraction(7), Decimal("0.5"), np.float32(0.5), np.float64(7), np.int64(5), np.uint8(3)),
+        *(np.array(2.0), np.ones(2), torch.tensor(0.5), torch.tensor(3), torch.ones(2)),
+    ]
+)
+WHOLE = st.one_of(*[st.integers(0, 40)] * 4, st.integers(0, 40).map(float), st.floats(), ODD)
+NUMBER = st.one_of(*[st.floats(1e-4, 100)] * 4, st.floats(1e-30, 1e16), st.integers(-2, 90), st.floats(), ODD)
+SHARE = st.one_of(*[st.floats(1e-6, 0.9)] * 3, NUMBER)
+DTYPES = st.sampled_from(
+    [
+        *(torch.float32, torch.float64, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float8_e5m2),
+    ]
+)
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+
+
+def assert_levels(sigmas, num_steps):
+    assert sigmas.shape == (int(num_steps) + 1,)
+    assert sigmas.dtype == torch.float64
+    assert sigmas.isfinite().all()
+    assert (sigmas.diff() <= 0).all()
+    assert sigmas[-1] == 0
+
+
+@GENEROUS
+@given(st.sampled_from([edm_sigmas, vp_sigmas, ve_sigmas]), WHOLE, st.lists(NUMBER, max_size=3))
+def test_levels_for_any_arguments(schedule, num_steps, numbers):
+    try:
+        sigmas = schedule(num_steps, *(numbers if schedule is not ve_sigmas else numbers[:2]))
+    except ValueError:
+        return
+    assert_levels(sigmas, num_steps)
+
+
+@GENEROUS
+@given(WHOLE, SHARE, NUMBER, WHOLE, WHOLE)
+def test_the_table_of_iddpm_for_any_arguments(num_steps, C_1, C_2, M, j0):
+    try:
+        table = iddpm_table(C_1, C_2, M)
+    except ValueError:
+        return
+    assert table.shape == (int(M) + 1,)
+    assert table.isfinite().all()
+    assert (table.diff() <= 0).all()
+    try:
+        sigmas = iddpm_sigmas(num_steps, C_1, C_2, M, j0)
+    except ValueError:
+        return
+    assert_levels(sigmas, num_steps)
+
+
+@st.composite
+def schedules(draw):
+    kind = draw(st.sampled_from([LinearSchedule, VESchedule, VPSchedule, VPSchedule.from_range]))
+    numbers = draw(st.lists(NUMBER, max_size=2) if kind is VPSchedule else st.tuples(NUMBER, NUMBER, SHARE))
+    try:
+        return kind(*(() if kind in (LinearSchedule, VESchedule) else numbers))
+    except ValueError:
+        return VPSchedule()
+
+
+@GENEROUS
+@given(schedules(), st.lists(st.integers(0, 3), max_size=3), st.sampled_from([torch.float32, torch.float64]))
+def test_schedules_keep_any_shape_and_both_precisions(schedule, shape, dtype):
+    t = 1 - 0.999 * torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    for function in (schedule.sigma, schedule.sigma_deriv, schedule.s, schedule.s_deriv):
+        values = function(t)
+        if isinstance(values, torch.Tensor) and values.ndim:
+            assert (values.shape, values.dtype) == (t.shape, t.dtype)
+        if dtype == torch.float64:
+            assert torch.as_tensor(values).isfinite().all()
+    if dtype == torch.float64:
+        torch.testing.assert_close(schedule.sigma_inv(schedule.sigma(t)), t, rtol=1e-6, atol=1e-9)
+
+
+class Echo(torch.nn.Module):
+    img_channels, img_resolution, label_dim = 1, 4, 3
+
+    def forward(self, x, c_noise, class_labels=None, augment_labels=None):
+        return x
+
+
+PRECONDS = [EDMPrecond(Echo()), VPPrecond(Echo()), VEPrecond(Echo()), IDDPMPrecond(Echo(), M=50)]
+
+
+@st.composite
+def tensors(draw, shape, dtypes=DTYPES, low=-3.0, high=3.0):
+    """A tensor whose shape and dtype are mostly those of images, of noise levels, or of labels."""
+    shape = draw(st.one_of(*[st.just(shape)] * 4, st.lists(st.integers(0, 3), max_size=5)))
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 9)))) * (high - low) + low
+    return values.to(draw(dtypes))
+
+
+MOSTLY_FLOAT = st.one_of(*[st.just(torch.float32)] * 2, st.sampled_from(sorted(FLOATS, key=str)), DTYPES)
+IMAGES = st.integers(0, 3).flatmap(lambda batch: tensors((batch, 1, 4, 4), MOSTLY_FLOAT))
+ALL_LABELS = st.one_of(
+    st.none(),
+    st.integers(0, 3).flatmap(lambda batch: tensors((batch,), low=0, high=3)),
+    st.integers(0, 3).flatmap(lambda batch: tensors((batch, 3), low=0, high=1)),
+    st.lists(st.integers(-1, 3), max_size=3),
+    ODD,
+)
+LEVELS = st.one_of(
+    NUMBER,
+    *[st.integers(0, 3).flatmap(lambda batch, more=more: tensors((batch, *more), MOSTLY_FLOAT, 0.01, 90))
+      for more in ((), (1, 1, 1))],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("precond", PRECONDS, ids=lambda precond: type(precond).__name__)
+@GENEROUS
+@given(x=st.one_of(*[IMAGES] * 9, ODD), sigma=LEVELS, labels=ALL_LABELS)
+def test_preconditioning_for_any_images_levels_and_labels(precond, x, sigma, labels):
+    try:
+        denoised = precond(x, sigma, labels)
+    except ValueError:
+        return
+    assert denoised.shape == x.shape
+    assert denoised.dtype == torch.float32
+    assert denoised.isfinite().all()
+
+
+@GENEROUS
+@given(st.sampled_from([EDMPrecond, VPPrecond, VEPrecond, IDDPMPrecond]), st.lists(NUMBER, max_size=3), NUMBER)
+def test_preconditioning_with_any_settings(kind, numbers, sigma):
+    numbers = numbers[:1] if kind is EDMPrecond else numbers[:2]  # the table of iDDPM keeps its length
+    try:
+        denoised = kind(Echo(), *numbers)(torch.ones(1, 1, 4, 4), sigma)
+    except ValueError:
+        return
+    assert denoised.isfinite().all()
+
+
+@st.composite
+def sampler_calls(draw):
+    """A sampler and settings, of which most make sense."""
+    names = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise")
+    chosen = draw(st.dictionaries(st.sampled_from(names), NUMBER, max_size=2))
+    if draw(st.booleans()):
+        return edm_sampler, chosen
+    words = {
+        "solver": ("euler", "heun"),
+        "discretization": ("edm", "vp", "ve", "iddpm"),
+        "schedule": ("linear", "vp", "ve"),
+        "scaling": ("none", "vp"),
+    }
+    rows = {name: draw(st.sampled_from(values)) for name, values in words.items()}
+    if draw(st.integers(0, 9)) == 0:
+        rows[draw(st.sampled_from(sorted(rows)))] = draw(ODD)
+    return general_sampler, chosen | rows | draw(st.dictionaries(st.sampled_from(("alpha", "epsilon_s")), SHARE))
+
+
+DENOISERS = [GaussianDenoiser(-0.7, 0.6), *PRECONDS]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(DENOISERS), st.one_of(*[IMAGES] * 9, ODD), ALL_LABELS, WHOLE, sampler_calls())
+def test_samplers_for_any_latents_labels_and_settings(denoiser, latents, labels, num_steps, call):
+    sampler, chosen = call
+    labels = labels if denoiser in PRECONDS else None
+    try:
+        images = sampler(denoiser, latents, labels, num_steps=num_steps, **chosen)
+    except ValueError:
+        return
+    assert images.shape == latents.shape
+    assert images.dtype == latents.dtype
+    assert images.isfinite().all()
+
+
+@GENEROUS
+@given(WHOLE, NUMBER, st.one_of(st.none(), st.lists(st.integers(0, 3), min_size=1, max_size=3)), WHOLE)
+def test_images_in_any_number(num_samples, seed, classes, batch_size):
+    try:
+        images = sample_images(PRECONDS[0], num_samples, seed=seed, classes=classes, batch_size=batch_size, num_steps=1)
+    except ValueError:
+        return
+    assert images.shape == (num_samples, 1, 4, 4)
+    assert images.isfinite().all()
+
+
+@GENEROUS
+@given(IMAGES, st.floats(1e-4, 1e4), st.integers(1, 40), st.floats(0, 1e6), st.floats(0, 10))
+def test_churn_never_lowers_the_noise(x, sigma, num_steps, S_churn, S_noise):
+    if x.dtype not in (torch.float32, torch.float64):
+        return
+    churned, raised = add_churn(x, sigma, num_steps, S_churn, S_noise=S_noise)
+    assert sigma <= raised <= sigma * 2**0.5 * (1 + 1e-12)
+    assert (churned.shape, churned.dtype) == (x.shape, x.dtype)
+    assert churned.isfinite().all()
