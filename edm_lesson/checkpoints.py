@@ -179,8 +179,8 @@ def load_tensors(path):
 def load_denoiser(name_or_path, device=None):
     """The denoiser in a checkpoint, averaged weights (EMA), in evaluation mode, without gradients.
 
-    `name_or_path` is "lesson", the model that comes with the course, a checkpoint file, or the folder of a
-    training run. `device` defaults to the best there is (`data.choose_device`). The denoiser carries its `config`
+    `name_or_path` is "lesson" or "lesson-conditional", the models that come with the course, a checkpoint file, or the
+    folder of a training run. `device` defaults to the best there is (`data.choose_device`). The denoiser carries its `config`
     and the `offset` that its images are centred by (see `data.Images`). Raises `CheckpointError`.
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
@@ -192,7 +192,7 @@ def load_denoiser(name_or_path, device=None):
 
 
 def find_checkpoint(name_or_path):
-    """The file that "lesson", the folder of a run or a path stand for.
+    """The file that a name in `PRETRAINED`, the folder of a run or a path stand for.
 
     Raises `CheckpointError` where a shipped one is missing.
     """

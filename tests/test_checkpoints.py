@@ -139,13 +139,14 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there(saved, monkeypatch, cal
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
 
 
-def test_the_shipped_model_loads_ready_to_sample():
-    denoiser = load_denoiser("lesson", device="cpu")
+@pytest.mark.parametrize("name", checkpoints.PRETRAINED)
+def test_the_shipped_models_load_ready_to_sample(name):
+    denoiser = load_denoiser(name, device="cpu")
     assert not denoiser.training
     assert not any(parameter.requires_grad for parameter in denoiser.parameters())
     assert (denoiser.img_channels, denoiser.img_resolution, denoiser.offset) == (1, 28, (0.0,))
-    assert denoiser.config == load_config("lesson"), "the shipped weights belong to the shipped configuration"
-    assert checkpoints.find_checkpoint("lesson").stat().st_size <= 8_000_000
+    assert denoiser.config == load_config(name), "the shipped weights belong to the shipped configuration"
+    assert checkpoints.find_checkpoint(name).stat().st_size <= 8_000_000
 
 
 def test_a_missing_shipped_model_says_what_to_run(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edm_lesson import evaluation
-from edm_lesson.checkpoints import CheckpointError
+from edm_lesson.checkpoints import CheckpointError, load_denoiser
 from edm_lesson.data import Images, load_images
 from edm_lesson.evaluation import (
     DigitClassifier,
@@ -17,6 +17,7 @@ from edm_lesson.evaluation import (
     save_classifier,
     train_classifier,
 )
+from edm_lesson.samplers import sample_images
 
 
 def gaussian(count, scales, seed=0):
@@ -175,3 +176,9 @@ def test_a_model_with_classes_is_asked_for_each_and_told_how_often_it_obeyed(jud
     assert line.endswith("90.0 %")
     assert real.split()[0] == "real"
     assert judge.real["as_asked"] > 0.98
+
+
+def test_the_shipped_model_with_classes_draws_what_it_is_asked_for():
+    digits = sample_images(load_denoiser("lesson-conditional", device="cpu"), 100, classes=range(10), num_steps=8)
+    guesses = load_classifier()(digits).argmax(dim=1)
+    assert (guesses == torch.arange(100) % 10).float().mean() >= 0.95, "98 in 100 on average"
