@@ -80,26 +80,30 @@ def test_the_table_of_iddpm_for_any_arguments(num_steps, C_1, C_2, M, j0):
 
 @st.composite
 def schedules(draw):
+    """A schedule, and the lowest time at which it has noise."""
     kind = draw(st.sampled_from([LinearSchedule, VESchedule, VPSchedule, VPSchedule.from_range]))
-    numbers = draw(st.lists(NUMBER, max_size=2) if kind is VPSchedule else st.tuples(NUMBER, NUMBER, SHARE))
+    numbers = draw(st.tuples(NUMBER, NUMBER)) + ((draw(SHARE),) if kind == VPSchedule.from_range else ())
     try:
-        return kind(*(() if kind in (LinearSchedule, VESchedule) else numbers))
+        if kind == VPSchedule.from_range:
+            return kind(*numbers), float(numbers[2])
+        schedule = kind(*(numbers if kind is VPSchedule else ()))
     except ValueError:
-        return VPSchedule()
+        return VPSchedule(), 1e-3
+    return (schedule, 1e-3) if kind is not VPSchedule or schedule.beta_min >= 0 else (VPSchedule(), 1e-3)
 
 
 @GENEROUS
 @given(schedules(), st.lists(st.integers(0, 3), max_size=3), st.sampled_from([torch.float32, torch.float64]))
-def test_schedules_keep_any_shape_and_both_precisions(schedule, shape, dtype):
-    t = 1 - 0.999 * torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    for function in (schedule.sigma, schedule.sigma_deriv, schedule.s, schedule.s_deriv):
-        values = function(t)
-        if isinstance(values, torch.Tensor) and values.ndim:
-            assert (values.shape, values.dtype) == (t.shape, t.dtype)
-        if dtype == torch.float64:
+def test_schedules_keep_any_shape_and_both_precisions(chosen, shape, dtype):
+    schedule, lowest = chosen
+    t = 1 - (1 - lowest) * torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    sigma = schedule.sigma(t)
+    for values in (sigma, schedule.sigma_deriv(t), schedule.sigma_inv(sigma)):
+        assert (values.shape, values.dtype) == (t.shape, t.dtype)
+    if dtype == torch.float64:  # in float32 the highest levels are infinite
+        for values in (sigma, schedule.sigma_deriv(t), schedule.s(t), schedule.s_deriv(t)):
             assert torch.as_tensor(values).isfinite().all()
-    if dtype == torch.float64:
-        torch.testing.assert_close(schedule.sigma_inv(schedule.sigma(t)), t, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(schedule.sigma_inv(sigma), t, rtol=1e-5, atol=1e-9)
 
 
 class Echo(torch.nn.Module):
@@ -129,6 +133,7 @@ ALL_LABELS = st.one_of(
     st.lists(st.integers(-1, 3), max_size=3),
     ODD,
 )
+SOME_LABELS = st.one_of(*[st.none()] * 2, ALL_LABELS)
 LEVELS = st.one_of(
     NUMBER,
     *[st.integers(0, 3).flatmap(lambda batch, more=more: tensors((batch, *more), MOSTLY_FLOAT, 0.01, 90))
@@ -138,7 +143,7 @@ LEVELS = st.one_of(
 
 @pytest.mark.parametrize("precond", PRECONDS, ids=lambda precond: type(precond).__name__)
 @GENEROUS
-@given(x=st.one_of(*[IMAGES] * 9, ODD), sigma=LEVELS, labels=ALL_LABELS)
+@given(x=st.one_of(*[IMAGES] * 9, ODD), sigma=LEVELS, labels=SOME_LABELS)
 def test_preconditioning_for_any_images_levels_and_labels(precond, x, sigma, labels):
     try:
         denoised = precond(x, sigma, labels)
@@ -183,7 +188,7 @@ DENOISERS = [GaussianDenoiser(-0.7, 0.6), *PRECONDS]
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.sampled_from(DENOISERS), st.one_of(*[IMAGES] * 9, ODD), ALL_LABELS, WHOLE, sampler_calls())
+@given(st.sampled_from(DENOISERS), st.one_of(*[IMAGES] * 9, ODD), SOME_LABELS, WHOLE, sampler_calls())
 def test_samplers_for_any_latents_labels_and_settings(denoiser, latents, labels, num_steps, call):
     sampler, chosen = call
     labels = labels if denoiser in PRECONDS else None
