@@ -2,9 +2,10 @@
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import NullLocator
 
 from edm_lesson.plots.alt_text import Figure
-from edm_lesson.plots.style import COLOURS, STYLE, draw_lines, figure, show_images
+from edm_lesson.plots.style import COLOURS, STYLE, draw_lines, figure, set_logarithmic, show_images
 
 
 def field(places, arrows, likelihood, points, weights, x, answer, title=""):
@@ -131,9 +132,9 @@ def dashboard(panels, images=None, title=""):
                     line.set(markevery=1, markersize=3)
             axis.set_title(name)
             axis.set_xlabel(xlabel)
-            axis.set_xscale("log" if "x" in logarithmic else "linear")
-            axis.set_yscale("log" if "y" in logarithmic else "linear")
-            axis.xaxis.set_minor_formatter("")
+            set_logarithmic(axis, logarithmic)
+            axis.xaxis.set_minor_locator(NullLocator())
+            axis.yaxis.set_minor_locator(NullLocator())
         for place in range(len(panels), 3 * rows):
             axes[place].remove()
         names = axes[0].get_legend_handles_labels()

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import torch
 
-from edm_lesson.plots.style import COLOURS, MARKERS, draw_lines, figure, show_images
+from edm_lesson.plots.style import COLOURS, MARKERS, draw_lines, figure, set_logarithmic, show_images
 
 
 def steps(schedules):
@@ -24,7 +24,7 @@ def steps(schedules):
                 alpha=0.8,
                 label=name,
             )
-        axis.set_xscale("log")
+        set_logarithmic(axis, "x")
         axis.invert_xaxis()
         axis.set_yticks(range(len(schedules)), schedules)
         axis.set_ylim(len(schedules) - 0.5, -0.5)
@@ -43,22 +43,22 @@ def smooth(values, window=10):
 def curves(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.2), xticks=(), xlim=None, ylim=None):
     """Lines {name: (x, y)} in one picture, told apart by colour and marker; `xticks` are marked, if there are any.
 
-    `xlim` and `ylim` hold the axes fixed, so that a slider moves the lines and not the axes.
+    `xlim` and `ylim` hold the axes fixed, so that a slider moves the lines and not the axes; with both, the legend
+    has its place below.
     """
     with figure(size=size) as (fig, axes):
         axis = axes[0, 0]
         draw_lines(axis, lines)
-        if logx:
-            axis.set_xscale("log")
-        if logy:
-            axis.set_yscale("log")
+        set_logarithmic(axis, "x" * logx + "y" * logy)
         if len(xticks):
             axis.set_xticks(xticks, [f"{tick:g}" for tick in xticks])
             axis.minorticks_off()
         axis.set(xlim=xlim, ylim=ylim)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
-        if len(lines) > 1:
+        if len(lines) > 1 and xlim and ylim:
+            fig.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(lines), frameon=False)
+        elif len(lines) > 1:
             axis.legend(frameon=False)
         return fig
 
@@ -72,10 +72,7 @@ def measured(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.6)):
             below = [mean - min(each) for mean, each in zip(means, values, strict=True)]
             above = [max(each) - mean for mean, each in zip(means, values, strict=True)]
             axis.errorbar(x, means, [below, above], color=colour, marker=marker, markersize=4, capsize=3, label=name)
-        if logx:
-            axis.set_xscale("log")
-        if logy:
-            axis.set_yscale("log")
+        set_logarithmic(axis, "x" * logx + "y" * logy)
         axis.set_xlabel(xlabel)
         axis.set_ylabel(ylabel)
         if len(lines) > 1:
@@ -90,8 +87,7 @@ def compared(groups, xlabel, logx=False, size=None):
         for row, (name, values) in enumerate(groups.items()):
             axis.plot(values, [row] * len(values), "o", color=COLOURS[0], markersize=6, alpha=0.8, label=name)
             axis.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], "-", color=COLOURS[1], linewidth=2)
-        if logx:
-            axis.set_xscale("log")
+        set_logarithmic(axis, "x" * logx)
         axis.set_yticks(range(len(groups)), groups)
         axis.set_ylim(len(groups) - 0.5, -0.5)
         axis.set_xlabel(xlabel)
@@ -107,10 +103,7 @@ def curve_panels(panels, xlabel, ylabel="", logx=False, logy=False, ylim=None, c
         for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
             draw_lines(axis, lines, lone=8)
             axis.set_title(title)
-            if logx:
-                axis.set_xscale("log")
-            if logy:
-                axis.set_yscale("log")
+            set_logarithmic(axis, "x" * logx + "y" * logy)
             if ylim is not None:
                 axis.set_ylim(*ylim)
         for axis in axes[-1]:
@@ -132,10 +125,11 @@ def training_levels(draws, lines, ylabel, title="", ylim=None, limits=(2e-4, 500
         behind.hist(draws, bins=edges, weights=share, color="0.85")
         behind.set_ylabel("draws in a bin (%, grey)")
         behind.grid(False)
+        behind.tick_params(length=0)
         axis.set_zorder(behind.get_zorder() + 1)
         axis.patch.set_visible(False)
         draw_lines(axis, lines)
-        axis.set_xscale("log")
+        set_logarithmic(axis, "x")
         axis.set_xlim(*limits)
         if ylim is not None:
             axis.set_ylim(*ylim)
@@ -143,7 +137,7 @@ def training_levels(draws, lines, ylabel, title="", ylim=None, limits=(2e-4, 500
         axis.set_ylabel(ylabel)
         axis.set_title(title)
         if len(lines) > 1:
-            axis.legend(frameon=False)
+            fig.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=len(lines), frameon=False)
         return fig
 
 
@@ -180,7 +174,7 @@ def progress(losses, images, title=""):
     with figure(1, 2, (8.5, 3.4), width_ratios=[1.5, 1]) as (fig, axes):
         axis = axes[0, 0]
         draw_lines(axis, losses)
-        axis.set_yscale("log")
+        set_logarithmic(axis, "y")
         axis.set_xlabel("images seen")
         axis.set_ylabel("loss")
         axis.legend(frameon=False)
