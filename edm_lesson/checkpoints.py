@@ -180,8 +180,8 @@ def load_denoiser(name_or_path, device=None):
     """The denoiser in a checkpoint, averaged weights (EMA), in evaluation mode, without gradients.
 
     `name_or_path` is "lesson" or "lesson-conditional", the models that come with the course, a checkpoint file, or the
-    folder of a training run. `device` defaults to the best there is (`data.choose_device`). The denoiser carries its `config`
-    and the `offset` that its images are centred by (see `data.Images`). Raises `CheckpointError`.
+    folder of a training run. `device` defaults to the best there is (`data.choose_device`). The denoiser carries its
+    `config` and the `offset` that its images are centred by (see `data.Images`). Raises `CheckpointError`.
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
