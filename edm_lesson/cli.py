@@ -220,6 +220,7 @@ def evaluate(
     ] = 2000,
     num_steps: Annotated[str, typer.Option(help="Steps, one number or several: 4,8,18,40.")] = "18",
     sampler: Annotated[str | None, SAMPLER] = None,
+    s_churn: Annotated[float, typer.Option("--S-churn", help="Amount of fresh noise (Algorithm 2).")] = 0.0,
     seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time; default: the fastest.")] = None,
     out: Annotated[
@@ -242,11 +243,11 @@ def evaluate(
     judge = Judge(num_samples, device=device)
     column = sampler or denoiser.config.design.sampler
     batch_size = batch_size_for(device) if batch_size is None else batch_size
-    results = evaluate_steps(denoiser, judge, steps, column, seeds=seeds, batch_size=batch_size)
+    results = evaluate_steps(denoiser, judge, steps, column, seeds=seeds, batch_size=batch_size, S_churn=s_churn)
     print(quality_table(results, judge))
     out = out or Path("runs", "evaluation", f"{Path(checkpoint).stem}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"checkpoint": checkpoint, "num_samples": num_samples, "sampler": column}
+    facts = {"checkpoint": checkpoint, "num_samples": num_samples, "sampler": column, "S_churn": s_churn}
     facts |= {"real": judge.real, "results": results}
     out.write_text(json.dumps({**facts, "environment": describe_environment(device)}, indent=2) + "\n")
     print(f"Every seed's figures are in {out}")
