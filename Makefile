@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n 2
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course lab site notebooks lint unit nbval test test-browser test-oldest test-all clean
+.PHONY: help setup course lab site notebooks lint unit nbval test test-browser test-oldest test-colab test-all clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -85,9 +85,11 @@ test-oldest:
 	$(OLD)/uv pip install --quiet --python $(OLD)/python --resolution lowest-direct -e ".[notebooks,test]"
 	$(OLD)/python -m pytest -n 2 $(or $(TESTS),tests)
 
-# What installs packages for itself is tested here only: the notebooks' first cell on something like Colab.
-test-all: lint unit nbval
-	$(PYTEST) -m installs tests
+# Notebooks on something like Colab, an environment that is made for it.
+test-colab: setup
+	"$(BIN)/python" -m pytest -m installs tests
+
+test-all: lint unit nbval test-colab
 	"$(BIN)/edm-lesson" course --again
 	$(MAKE) test-browser
 

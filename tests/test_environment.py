@@ -32,6 +32,22 @@ def test_conda_and_pip_ask_for_the_same_packages_and_bounds():
     assert {"pip": ["-e ."]} in listed
 
 
+def test_the_workflow_tests_the_oldest_and_newest_python_that_are_claimed_by_targets_that_exist():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest, beyond = map(int, re.fullmatch(r">=3\.(\d+),<3\.(\d+)", wanted).groups())
+    text, makefile = (ROOT / ".github/workflows/tests.yml").read_text(), (ROOT / "Makefile").read_text()
+    workflow = yaml.safe_load(text)
+    tested = {entry["target"]: entry["python"] for entry in workflow["jobs"]["tests"]["strategy"]["matrix"]["include"]}
+    assert tested["test-oldest"] == f"3.{oldest}"
+    assert tested["unit"] == f"3.{beyond - 1}"
+    assert f"OLDEST ?= python3.{oldest}\n" in makefile
+    assert {"schedule", "push", "pull_request"} <= set(workflow[True])  # YAML 1.1 reads `on` so
+    targets = {*tested, *re.findall(r"make ([\w-]+)", text)}
+    assert {"course", "test-browser"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"there is no make {target}"
+
+
 @pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
 def test_make_uses_an_active_environment_and_makes_one_otherwise(variable, tmp_path):
     bare = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX")}
