@@ -129,6 +129,8 @@ def test_killed_before_any_of_its_changes_to_files_a_run_goes_on_exactly(tmp_pat
 
 
 def full(part):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
     part.symlink_to("/dev/full")
 
 
@@ -466,7 +468,7 @@ def test_all_works_in_a_foreign_home_elsewhere_without_network_and_writes_nothin
 
     def call(code):
         command = [*start, sys.executable, "-c", code]
-        return subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=600)
+        return subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=1500)
 
     asked = call("import urllib.request; urllib.request.urlopen('http://example.org')")
     assert "the network is unreachable" in asked.stderr
@@ -476,7 +478,7 @@ def test_all_works_in_a_foreign_home_elsewhere_without_network_and_writes_nothin
     done = call(commands)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (tmp_path / "attempts").exists(), (tmp_path / "attempts").read_text()
-    assert {path.name for path in elsewhere.iterdir()} == {"lesson.npz", "runs", "samples.png"}
+    assert {path.name for path in elsewhere.iterdir()} == {"digits.png", "lesson.npz", "runs"}
     assert (elsewhere / "runs" / "course" / "02_the_sigma_schedule.ipynb").exists()
     assert (home / ".cache" / "edm_lesson" / "MNIST").is_dir()
     if reason:
