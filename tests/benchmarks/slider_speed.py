@@ -22,7 +22,6 @@ from edm_lesson.course import QUIET, find_notebooks, patch_nbclient
 MEASURE = """
 import json, time
 import torch
-from IPython.core.pylabtools import print_figure
 from ipywidgets import FloatLogSlider
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -45,9 +44,10 @@ def redraw(settings):
         lambda module, inputs: evaluations.append(1) if type(module).__name__ == "LessonUNet" else None
     )
     started = time.perf_counter()
-    print_figure(slider.f(**settings), bbox_inches="tight")
+    data, _ = get_ipython().display_formatter.format(slider.f(**settings))
     seconds = time.perf_counter() - started
     hook.remove()
+    assert "image/png" in data
     return {"ms": 1000 * seconds, "evaluations": len(evaluations)}
 
 

@@ -162,6 +162,14 @@ class LabPage:
         page.goto(address)
         page.wait_for_function(self.KERNEL_READY, timeout=120_000)
         page.evaluate(self.LISTEN)
+        self.change_theme("Light")  # JupyterLab remembers what it had last
+
+    def change_theme(self, name):
+        """Change to JupyterLab's theme "Light" or "Dark"."""
+        self.page.evaluate(
+            "name => jupyterapp.commands.execute('apputils:change-theme', {theme: `JupyterLab ${name}`})", name
+        )
+        self.wait(name, "name => document.body.dataset.jpThemeName === `JupyterLab ${name}`", name)
 
     def complaints(self):
         shown = [
@@ -175,7 +183,7 @@ class LabPage:
         """Start one of JupyterLab's commands; `finish` waits for it."""
         self.page.evaluate(self.START, command)
 
-    def finish(self, seconds=900):
+    def finish(self, seconds=1800):
         """Wait for the command that was started: whether it succeeded."""
         self.wait("the command to end", "() => window.done !== null", seconds=seconds)
         self.page.evaluate(self.SETTLE)
@@ -194,6 +202,7 @@ class LabPage:
     def shoot(self, name, element=None):
         """A screenshot of an element, or of the whole notebook, a window at a time."""
         if element is not None:
+            element.evaluate("element => element.scrollIntoView()")
             element.screenshot(path=self.shots / f"{name}.png")
             return
         height, window = self.page.evaluate(f"() => [{self.SCROLLED}.scrollHeight, {self.SCROLLED}.clientHeight]")

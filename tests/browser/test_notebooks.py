@@ -79,9 +79,7 @@ def test_moving_a_control_by_keyboard_changes_the_picture_and_adds_none(notebook
 
 
 def test_it_can_be_read_in_the_dark_theme(notebook):
-    notebook.page.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-    notebook.page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
-    notebook.page.wait_for_timeout(500)
+    notebook.change_theme("Dark")
     notebook.shoot("dark")
     for picture in notebook.page.query_selector_all(PICTURE):
         assert picture.evaluate(CORNER) == [255, 255, 255, 255]
