@@ -19,6 +19,7 @@ MODULES = {
     "07": "heun",
     "08": "stochastic",
     "09": "design",
+    "10": "quality",
     "11": "augment",
 }
 EXERCISES = {}
