@@ -1,11 +1,13 @@
 """Figures say in words what they show, and IPython stores it beside the picture."""
 
+import json
+
 import pytest
 import torch
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
-from edm_lesson import plots
+from edm_lesson import course, plots
 from edm_lesson.plots.alt_text import describe
 
 images = torch.zeros(6, 1, 8, 8)
@@ -76,3 +78,20 @@ def test_ipython_stores_the_words_where_pages_look_for_them():
     assert shown["metadata"] == {"image/png": {"alt": "2 images in rows of 2."}}
     assert shown["data"]["text/plain"].startswith("<Figure size ")
     assert len(shown["data"]["image/png"]) > 100
+
+
+def pictures(node):
+    """Every output with a picture in a notebook, those that widgets hold among them."""
+    if isinstance(node, dict) and "image/png" in node.get("data", {}):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from pictures(child)
+
+
+@pytest.mark.parametrize("path", course.find_notebooks(), ids=lambda path: path.stem)
+def test_every_stored_picture_says_what_it_shows(path):
+    found = [
+        output["metadata"].get("image/png", {}).get("alt", "") for output in pictures(json.loads(path.read_text()))
+    ]
+    assert found, "nothing would be checked"
+    assert min(map(len, found)) > 10, "store the notebook again: a picture has no words"
