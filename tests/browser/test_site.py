@@ -34,10 +34,14 @@ def open_page(site, browser):
             page.faults.append(f"asked for {route.request.url}")
             return route.abort()
 
+        def note_failure(request):
+            if request.failure != "net::ERR_ABORTED":  # whoever leaves a page cancels pictures that still load
+                page.faults.append(f"failed: {request.url}, {request.failure}")
+
         page.route("**/*", only_files)
         page.on("console", lambda message: page.faults.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on("requestfailed", lambda request: page.faults.append(f"failed: {request.url}"))
+        page.on("requestfailed", note_failure)
         page.goto((site / name).as_uri())
         return page
 
