@@ -62,9 +62,9 @@ def frechet_distance(a, b):
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ValueError(f"The features are {tuple(a.shape)} and {tuple(b.shape)}; (N, D) and (M, D) are expected.")
     a, b = a.double(), b.double()
-    values, vectors = torch.linalg.eigh(a.T.cov())
+    values, vectors = torch.linalg.eigh(torch.atleast_2d(a.T.cov()))
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # C_a^(1/2)
-    product = torch.linalg.eigvalsh(root @ b.T.cov() @ root)  # its eigenvalues are those of C_a C_b
+    product = torch.linalg.eigvalsh(root @ torch.atleast_2d(b.T.cov()) @ root)  # its eigenvalues are those of C_a C_b
     trace = a.var(dim=0).sum() + b.var(dim=0).sum() - 2 * product.clamp(min=0).sqrt().sum()
     return ((a.mean(dim=0) - b.mean(dim=0)).square().sum() + trace).clamp(min=0).item()
 
@@ -155,7 +155,7 @@ def load_classifier(path=None, device="cpu"):
     return classifier.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def in_batches(function, pixels, size=1000):
+def in_batches(function, pixels, size=100):
     """`function` of uint8 images (N, C, H, W), normalised, `size` at a time."""
     with torch.inference_mode():
         return torch.cat([function(normalise(part)) for part in pixels.split(size)])

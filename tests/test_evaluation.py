@@ -24,7 +24,8 @@ def gaussian(count, scales, seed=0):
     """`count` rows with mean exactly 0 and covariance exactly diag(`scales`^2)."""
     rows = torch.randn(count, len(scales), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     rows = rows - rows.mean(dim=0)
-    return rows @ torch.linalg.inv(torch.linalg.cholesky(rows.T.cov())).T * torch.tensor(scales)
+    covariance = rows.T @ rows / (count - 1)
+    return rows @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T * torch.tensor(scales)
 
 
 def test_equal_sets_have_no_distance():
@@ -42,6 +43,11 @@ def test_diagonal_gaussians_have_a_closed_form():
     expected = 3 + 0.5**2 + 1.9**2 + 0.5**2  # |shift|^2 and the squared differences of the standard deviations
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
     assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_single_feature_will_do():
+    a, b = gaussian(50, [2.0]), gaussian(80, [0.5], seed=1) + 3
+    assert frechet_distance(a, b) == pytest.approx(3**2 + 1.5**2, rel=1e-6)
 
 
 def test_it_does_not_depend_on_the_coordinates():
