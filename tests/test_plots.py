@@ -1,5 +1,8 @@
 """Pictures keep still under a slider, and say their numbers without formulas, which are slow."""
 
+import subprocess
+import sys
+
 import torch
 
 from edm_lesson import plots
@@ -26,3 +29,9 @@ def test_a_legend_has_one_place_where_a_slider_holds_the_axes_fixed():
     (below,) = plots.curves(rising, "σ", "error", **fixed).legends
     assert texts(below.get_texts()) == ["a", "b"]
     assert plots.curves(rising, "σ", "error").axes[0].get_legend()
+
+
+def test_no_slider_waits_until_all_that_was_imported_is_searched_for_garbage():
+    count = "import gc; from edm_lesson import plots; print(len(gc.get_objects()), gc.get_freeze_count())"
+    searched, spared = map(int, subprocess.check_output([sys.executable, "-c", count], text=True).split())
+    assert spared > 100_000 > 20 * searched

@@ -4,6 +4,8 @@ Every function closes the figure that it returns, so that a notebook shows it on
 (B, C, H, W) in [-1, 1]; what lies outside is clipped.
 """
 
+import gc
+
 from edm_lesson.plots.diagrams import clouds, dashboard, field, flows, paths, shapes
 from edm_lesson.plots.images import attention, denoising, image_grid, maps, panels, pixel_values, strip, transformed
 from edm_lesson.plots.lines import (
@@ -48,3 +50,7 @@ __all__ = [
     "training_levels",
     "transformed",
 ]
+
+# What is imported by now stays. Searched for garbage, as happens every few dozen pictures, it would hold up a slider
+# for a quarter of a second.
+gc.freeze()
