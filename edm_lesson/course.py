@@ -1,5 +1,6 @@
 """Running the course: every notebook with papermill, copies to work on, and the stored versions."""
 
+import html
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from edm_lesson.colab import add_colab
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 SETTINGS = {"ci": {"setting": "seconds"}, "cpu": {"setting": "minutes"}, "t4": {"setting": "full"}}
+WIDGET_VIEW, WIDGET_STATE = (f"application/vnd.jupyter.widget-{part}+json" for part in ("view", "state"))
 QUIET = ["--IPKernelApp.log_level=40"]  # no warnings about how the kernel is connected
 
 
@@ -184,7 +186,7 @@ def _execute(task):
 
 def _errors_under_sliders(notebook):
     """What functions under sliders raised: Jupyter keeps it in the widgets' state and goes on as if nothing was."""
-    widgets = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {"state": {}})
+    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {"state": {}})
     outputs = [output for model in widgets["state"].values() for output in model["state"].get("outputs", [])]
     return [output for output in outputs if output["output_type"] == "error"]
 
@@ -194,14 +196,34 @@ def _plain(traceback):
     return re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback))
 
 
+def describe_widgets(notebook):
+    """Say in words, for those who read on a code host, what sliders are for and how bars of progress ended."""
+    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+
+    def parts(model):
+        return [widgets[child.removeprefix("IPY_MODEL_")]["state"] for child in model["state"].get("children", [])]
+
+    for data in [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]:
+        model = widgets.get(data.get(WIDGET_VIEW, {}).get("model_id"))
+        if model is None:
+            continue
+        names = [part["description"] for part in parts(model) if part.get("description")]
+        values = [html.unescape(part["value"]) for part in parts(model) if isinstance(part.get("value"), str)]
+        data["text/plain"] = (
+            f"Run the notebook to move {', '.join(names)}." if names else " ".join("".join(values).split())
+        )
+
+
 def refresh_notebooks(only=None):
-    """Bring the link to Colab and the set-up cell of stored notebooks up to date, without executing anything."""
+    """Bring of stored notebooks the link to Colab, the set-up cell and what stands for widgets up to date, without
+    executing anything."""
     import nbformat
 
     for path in find_notebooks(only):
         before = path.read_text(encoding="utf-8")
         notebook = nbformat.reads(before, as_version=4)
         add_colab(notebook, path.name)
+        describe_widgets(notebook)
         text = nbformat.writes(notebook) + "\n"
         if text != before:
             path.write_text(text, encoding="utf-8")
@@ -241,6 +263,7 @@ def store_notebooks(only=None):
             raise CourseError(f"{path.name} is left as it was: a cell failed.\n{error}") from error
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
+        describe_widgets(notebook)
         notebook.metadata.get("language_info", {}).pop("version", None)
         nbformat.write(notebook, path)
         print(f"{time.perf_counter() - started:.1f} s")

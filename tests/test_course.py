@@ -199,7 +199,26 @@ def test_a_slider_is_stored_with_its_picture_and_nothing_is_echoed_to_the_kernel
     notebook.cells[1].source = slider
     nbformat.write(notebook, path)
     course.store_notebooks("01")
-    state = nbformat.read(path, 4).metadata.widgets["application/vnd.jupyter.widget-state+json"].state
+    state = nbformat.read(path, 4).metadata.widgets[course.WIDGET_STATE].state
     texts = [output.text for model in state.values() for output in model.state.get("outputs", [])]
     assert texts == ["sigma is 2\n"]
     assert not sent, "the reply to the cell can get lost"
+
+
+def test_who_reads_a_stored_notebook_as_text_learns_what_sliders_are_for_and_how_a_bar_ended(notebooks):
+    path = notebooks / "01_second.ipynb"
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].source = "\n".join(
+        [
+            "from ipywidgets import interact",
+            "from tqdm.notebook import tqdm",
+            "_ = interact(lambda sigma=2, rho=7.0: None)",
+            "for _ in tqdm(range(3), unit='image'):",
+            "    pass",
+        ]
+    )
+    nbformat.write(notebook, path)
+    course.store_notebooks("01")
+    slider, bar = [output.data["text/plain"] for output in nbformat.read(path, 4).cells[-1].outputs]
+    assert slider == "Run the notebook to move sigma, rho."
+    assert bar.startswith("100% 3/3 [00:00<00:00")

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from html import escape, unescape
 from itertools import groupby, pairwise
 
+from edm_lesson.course import WIDGET_STATE, WIDGET_VIEW
 from edm_lesson.site.equations import equation
 
-VIEW = "application/vnd.jupyter.widget-view+json"
-STATE = "application/vnd.jupyter.widget-state+json"
 # Code, which is left alone; $$equation$$; $equation$ within a line.
 EQUATION = re.compile(
     r"(```.*?```|`[^`\n]*`)|\$\$(.+?)\$\$|(?<![\\\w$])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])", re.DOTALL
@@ -83,7 +82,7 @@ def highlight(code, language="python"):
 
 def render_notebook(notebook, page):
     """Append all cells of `notebook`, with their outputs, to `page`."""
-    widgets = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             render_markdown(cell.source, page)
@@ -106,8 +105,8 @@ def _output(output, widgets, page):
     data = output.get("data", {})
     if "image/png" in data:
         return f"<figure>{_picture(output, page)}</figure>"
-    if data.get(VIEW, {}).get("model_id") in widgets:
-        return _widget(widgets[data[VIEW]["model_id"]], widgets, page)
+    if data.get(WIDGET_VIEW, {}).get("model_id") in widgets:
+        return _widget(widgets[data[WIDGET_VIEW]["model_id"]], widgets, page)
     if "text/html" in data:
         return f'<div class="wide" role="region" aria-label="Output" tabindex="0">{data["text/html"]}</div>'
     text = output.get("text") or data.get("text/plain") or "\n".join(output.get("traceback", []))
