@@ -84,6 +84,7 @@ def iddpm_sigmas(num_steps, C_1=0.001, C_2=0.008, M=1000, j0=8):
     """
     check_count("num_steps", num_steps)
     check_count("j0", j0, minimum=0)
+    check_count("M", M)
     if num_steps > M - j0:
         raise ValueError(
             f"num_steps is {num_steps}, but from j0 = {j0} on the table has {max(M - j0, 0)} levels; take fewer."

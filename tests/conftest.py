@@ -1,5 +1,6 @@
 """What several test files share: one thread a process, MNIST, and networks small enough for seconds."""
 
+import signal
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from edm_lesson.networks import LessonUNet
 from edm_lesson.preconditioning import EDMPrecond
 
 torch.set_num_threads(1)  # several test processes share the cores
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,12 @@ def test_iddpm_refuses_more_steps_than_its_table_has():
         iddpm_sigmas(993)
 
 
+@pytest.mark.parametrize("M", [None, "2", 1j, 0, 2.5])
+def test_iddpm_refuses_a_table_without_a_whole_number_of_entries(M):
+    with pytest.raises(ValueError, match="M is .* whole number"):
+        iddpm_sigmas(5, M=M)
+
+
 @given(num_steps=st.integers(-2, 60), sigma_min=ANY_NUMBER, sigma_max=ANY_NUMBER, rho=ANY_NUMBER)
 def test_edm_and_ve_give_finite_levels_or_a_value_error(num_steps, sigma_min, sigma_max, rho):
     for schedule, extra in ((edm_sigmas, (rho,)), (ve_sigmas, ())):
