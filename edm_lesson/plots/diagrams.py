@@ -75,7 +75,7 @@ def paths(panels, highlight=None, tangent=None):
         if tangent is not None:
             start, end = tangent
             axes[0, 0].plot(*zip(start, end, strict=True), "--", color=COLOURS[1], linewidth=2, zorder=4)
-            axes[0, 0].plot(*start, "o", color=COLOURS[1], markersize=7, zorder=5)
+            axes[0, 0].plot(*start, "o", color=COLOURS[1], markersize=7, clip_on=False, zorder=5)
             axes[0, 0].plot(*end, "*", color=COLOURS[1], markersize=16, clip_on=False, zorder=5)
         return fig
 
@@ -89,11 +89,11 @@ def flows(panels, highlight):
     with figure(1, len(panels), (3.2 * len(panels), 3.4)) as (fig, axes):
         for axis, (title, (t, x, grid, density, step, D)) in zip(axes[0], panels.items(), strict=True):
             shade = density / density.amax(0).clamp(min=1e-12)
-            axis.contourf(t, grid, shade, levels=8, cmap="Greys", vmin=0, vmax=1.6)
+            axis.contourf(t, grid, shade, levels=8, cmap="Greys", vmin=0, vmax=2.4)
             for number, line in enumerate(x.T):
                 bold = number == highlight
                 axis.plot(
-                    t, line, color=COLOURS[0] if bold else "0.35", linewidth=2.5 if bold else 0.8, zorder=2 + bold
+                    t, line, color=COLOURS[0] if bold else "0.25", linewidth=2.5 if bold else 0.8, zorder=2 + bold
                 )
             (start, end), shown = step, {"color": COLOURS[1], "clip_on": False}
             axis.plot(*zip(start, end, strict=True), "--", linewidth=2, zorder=4, **shown)
@@ -124,6 +124,7 @@ def dashboard(panels, images=None, title=""):
         fig, axes = plt.subplot_mosaic(
             layout, figsize=(9, sum(heights)), height_ratios=heights, layout="constrained", FigureClass=Figure
         )
+        fig.get_layout_engine().set(wspace=0.12)  # or long tick labels touch the picture to their left
         for place, (name, (lines, xlabel, logarithmic)) in enumerate(panels.items()):
             axis = axes[place]
             draw_lines(axis, lines)
