@@ -17,7 +17,8 @@ def field(places, arrows, likelihood, points, weights, x, answer, title=""):
     with figure(size=(5.2, 5.5)) as (fig, axes):
         axis = axes[0, 0]
         extent = (-2, 2, -2, 2)
-        axis.imshow(likelihood.T, cmap="Greys", vmin=0, vmax=2 * likelihood.max(), extent=extent, origin="lower")
+        shade = {"cmap": "Greys", "vmin": 0, "vmax": 2 * likelihood.max(), "extent": extent, "origin": "lower"}
+        axis.imshow(likelihood.T.numpy(), **shade)
         length = arrows.norm(dim=1, keepdim=True).clamp(min=1e-12)
         unit = {"scale": 24, "width": 0.0035, "color": "0.35", "pivot": "mid"}
         axis.quiver(*places.T, *(arrows / length).T, **unit)

@@ -77,7 +77,7 @@ def attention(image, clean, weights, cell, title=""):
             box = plt.Rectangle(corner, W / w, H / h, fill=False, edgecolor=COLOURS[1], linewidth=2.5, zorder=5)
             axis.add_patch(box)
         extent = (-0.5, W - 0.5, H - 0.5, -0.5)
-        axes[0, 1].imshow(weights, cmap="viridis", vmin=0, extent=extent, interpolation="nearest", zorder=2)
+        axes[0, 1].imshow(weights.numpy(), cmap="viridis", vmin=0, extent=extent, interpolation="nearest", zorder=2)
         axes[0, 1].contour(clean[0], levels=[0.0], colors="white", linewidths=1.5, zorder=3)
         fig.suptitle(title, fontsize=11)
         return fig
@@ -87,7 +87,7 @@ def maps(values, titles, mark=None, size=2.2):
     """Matrices (H, W) from 0 up as a row of images, each brightest at its largest entry; `mark` is a pixel."""
     with figure(1, len(values), (len(values) * size, size + 0.4)) as (fig, axes):
         for axis, value, title in zip(axes[0], values, titles, strict=True):
-            axis.imshow(value / value.max(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
+            axis.imshow((value / value.max()).numpy(), cmap="viridis", vmin=0, vmax=1, interpolation="nearest")
             if mark is not None:
                 axis.plot(mark[1], mark[0], "+", color="white", markersize=9)
             axis.set_title(title)

@@ -147,7 +147,7 @@ def heatmap(values, xlabel, ylabel, extent=None, limits=None, title="", size=(7,
         axis = axes[0, 0]
         low, high = limits or (values.min(), values.max())
         drawn = axis.imshow(
-            values, cmap="viridis", vmin=low, vmax=high, extent=extent, aspect="auto", interpolation="nearest"
+            values.numpy(), cmap="viridis", vmin=low, vmax=high, extent=extent, aspect="auto", interpolation="nearest"
         )
         fig.colorbar(drawn, ax=axis)
         axis.grid(False)

@@ -63,7 +63,7 @@ def set_logarithmic(axis, names):
 def show_image(axis, image, title=""):
     """Draw one image (C, H, W) in [-1, 1] on `axis`, without ticks."""
     shown = ((image.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).expand(-1, -1, 3)
-    axis.imshow(shown, interpolation="nearest")
+    axis.imshow(shown.numpy(), interpolation="nearest")
     axis.set_title(title)
     axis.set_xticks([])
     axis.set_yticks([])
