@@ -95,7 +95,7 @@ def test_iddpm_refuses_more_steps_than_its_table_has():
 
 @pytest.mark.parametrize("M", [None, "2", 1j, 0, 2.5])
 def test_iddpm_refuses_a_table_without_a_whole_number_of_entries(M):
-    with pytest.raises(ValueError, match="M is .* whole number"):
+    with pytest.raises(ValueError, match=r"M is .* whole number"):
         iddpm_sigmas(5, M=M)
 
 
