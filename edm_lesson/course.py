@@ -184,10 +184,14 @@ def _execute(task):
     return path.name, time.perf_counter() - started, failure
 
 
+def widget_models(notebook):
+    """The stored models of a notebook's widgets, by their ids; none where it has no widgets."""
+    return notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+
+
 def _errors_under_sliders(notebook):
     """What functions under sliders raised: Jupyter keeps it in the widgets' state and goes on as if nothing was."""
-    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {"state": {}})
-    outputs = [output for model in widgets["state"].values() for output in model["state"].get("outputs", [])]
+    outputs = [output for model in widget_models(notebook).values() for output in model["state"].get("outputs", [])]
     return [output for output in outputs if output["output_type"] == "error"]
 
 
@@ -198,7 +202,7 @@ def _plain(traceback):
 
 def describe_widgets(notebook):
     """Say in words, for those who read on a code host, what sliders are for and how bars of progress ended."""
-    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    widgets = widget_models(notebook)
 
     def parts(model):
         return [widgets[child.removeprefix("IPY_MODEL_")]["state"] for child in model["state"].get("children", [])]

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from edm_lesson.course import WIDGET_STATE, patch_nbclient
+from edm_lesson.course import patch_nbclient, widget_models
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -82,7 +82,7 @@ def test_its_headings_are_in_order(notebook):
 
 
 def test_its_widgets_hold_their_state_and_no_error(notebook):
-    states = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    states = widget_models(notebook)
     assert states or not any("interact(" in cell.source for cell in code_cells(notebook))
     for state in states.values():
         assert all(output["output_type"] != "error" for output in state["state"].get("outputs", []))

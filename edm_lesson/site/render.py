@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape, unescape
 from itertools import groupby, pairwise
 
-from edm_lesson.course import WIDGET_STATE, WIDGET_VIEW
+from edm_lesson.course import WIDGET_VIEW, widget_models
 from edm_lesson.site.equations import equation
 
 # Code, which is left alone; $$equation$$; $equation$ within a line.
@@ -82,7 +82,7 @@ def highlight(code, language="python"):
 
 def render_notebook(notebook, page):
     """Append all cells of `notebook`, with their outputs, to `page`."""
-    widgets = notebook.metadata.get("widgets", {}).get(WIDGET_STATE, {}).get("state", {})
+    widgets = widget_models(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             render_markdown(cell.source, page)
