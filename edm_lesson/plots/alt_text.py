@@ -32,20 +32,21 @@ def _is_image(axis):
     return bool(axis.images) and not len(axis.get_xticks())
 
 
+def rows_of_images(rows, columns, labels, row_labels):
+    """What an image stands for that shows several: how many, their headings, and the names of their rows."""
+    count = f"{rows} rows of {columns} images" if rows > 1 else f"{columns} images"
+    headings, names = "; ".join(filter(None, dict.fromkeys(labels))), ", ".join(dict.fromkeys(row_labels))
+    return "; rows ".join(filter(None, [": ".join(filter(None, [count, headings])), names]))
+
+
 def _images(axes):
-    """Images without scales: how many, their titles, what else is known of them, and the names of their rows."""
-    titles, notes, rows = (
+    """Images without scales: how many, their titles, and what else is known of them."""
+    titles, notes = (
         [text for text in dict.fromkeys(texts) if text and not text.startswith("_")]
-        for texts in (
-            [axis.get_title() for axis in axes],
-            [axis.images[0].get_label() for axis in axes],
-            [axis.get_ylabel() for axis in axes],
-        )
+        for texts in ([axis.get_title() for axis in axes], [axis.images[0].get_label() for axis in axes])
     )
-    columns = axes[0].get_gridspec().ncols if axes[0].get_gridspec() else len(axes)
-    count = f"{len(axes) // columns} rows of {columns} images" if len(axes) > columns else f"{len(axes)} images"
-    told = [*notes, *titles] if len(axes) == 1 else [count, *notes, "; ".join(titles)]
-    return "; rows ".join(filter(None, [": ".join(filter(None, told)) or "Image", ", ".join(rows)]))
+    told = [*notes, *titles] if len(axes) == 1 else [f"{len(axes)} images", *notes, "; ".join(titles)]
+    return ": ".join(filter(None, told)) or "Image"
 
 
 def _chart(axis):

@@ -1,7 +1,13 @@
 """Pictures of images: grids, strips, rows, and what a denoiser or an attention map makes of one."""
 
-import matplotlib.pyplot as plt
+import math
 
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.collections import PatchCollection
+from torch.nn.functional import pad
+
+from edm_lesson.plots.alt_text import rows_of_images
 from edm_lesson.plots.style import COLOURS, figure, show_image, show_images
 
 
@@ -14,18 +20,29 @@ def image_grid(images, columns=8, title="", size=1.0):
         return fig
 
 
-def strip(frames, labels, size=1.1, row_labels=None):
+def strip(frames, labels, size=1.1, row_labels=()):
     """A film strip: row b, column k is `frames[k][b]`, under the heading `labels[k]`. Each frame is (B, C, H, W).
 
     `row_labels`, if given, stand to the left of the rows.
     """
-    rows, columns = len(frames[0]), len(frames)
-    with figure(rows, columns, (columns * size + (1.1 if row_labels else 0), rows * size + 0.3)) as (fig, axes):
-        for k, (frame, label) in enumerate(zip(frames, labels, strict=True)):
-            for b, image in enumerate(frame):
-                show_image(axes[b, k], image, label if b == 0 else "")
-        for axis, label in zip(axes[:, 0], row_labels or (), strict=False):
-            axis.set_ylabel(label, rotation=0, ha="right", va="center")
+    rows, columns, (H, W) = len(frames[0]), len(frames), frames[0][0].shape[-2:]
+    gap = math.ceil(W / 14)
+    images = torch.stack([image.detach().float().cpu().expand(3, H, W) for frame in frames for image in frame])
+    spaced = pad(images.clamp(-1, 1), (0, gap, 0, gap), value=1.0).unflatten(0, (columns, rows))
+    joined = spaced.permute(2, 1, 3, 0, 4).flatten(3).flatten(1, 2)[:, :-gap, :-gap]
+    across = [k * (W + gap) - 0.5 for k in range(columns)]
+    down = [b * (H + gap) - 0.5 for b in range(rows)]
+    edges = [plt.Rectangle((x, y), W, H) for y in down for x in across]
+    with figure(size=(columns * size + (1.1 if row_labels else 0), rows * size + 0.3)) as (fig, axes):
+        axis = axes[0, 0]  # one for all images: with axes for each, a picture takes several times as long
+        show_image(axis, joined)
+        axis.images[0].set_label(rows_of_images(rows, columns, labels, row_labels))
+        axis.spines[:].set_visible(False)
+        axis.add_collection(PatchCollection(edges, facecolor="none", edgecolor="0.8", clip_on=False))
+        for x, label in zip(across, labels, strict=True):
+            axis.annotate(label, (x + W / 2, -0.5), (0, 5), textcoords="offset points", ha="center", va="bottom")
+        for y, label in zip(down, row_labels, strict=False):
+            axis.annotate(label, (-0.5, y + H / 2), (-5, 0), textcoords="offset points", ha="right", va="center")
         return fig
 
 
