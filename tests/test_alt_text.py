@@ -80,6 +80,24 @@ def test_ipython_stores_the_words_where_pages_look_for_them():
     assert len(shown["data"]["image/png"]) > 100
 
 
+def test_figures_that_were_shown_are_freed_and_other_results_are_kept():
+    shell = InteractiveShell.instance()
+    try:
+        for cell in ("import weakref; from edm_lesson import plots", "40 + 2", "fig = plots.steps({'a': [2, 1]})"):
+            shell.run_cell(cell, store_history=True)
+        shell.run_cell("shown = weakref.ref(fig); fig", store_history=True)
+        assert shell.user_ns["shown"]() is shell.user_ns["_"], "the last result is still at hand"
+        shell.run_cell("del fig", store_history=True)
+        for number in range(4):  # as many as `_`, `__` and `___` remember, and one more
+            shell.run_cell(f"{number}", store_history=True)
+        assert shell.user_ns["shown"]() is not None, "else the next line shows nothing"
+        shell.run_cell("other = plots.steps({'a': [2, 1]})", store_history=True)
+        assert shell.user_ns["shown"]() is None
+        assert shell.user_ns["Out"][2] == shell.user_ns["_2"] == 42
+    finally:
+        InteractiveShell.clear_instance()
+
+
 def pictures(node):
     """Every output with a picture in a notebook, those that widgets hold among them."""
     if isinstance(node, dict) and "image/png" in node.get("data", {}):

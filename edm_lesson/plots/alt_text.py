@@ -3,17 +3,9 @@
 import math
 from itertools import groupby
 
-from matplotlib import figure
 from matplotlib.container import BarContainer, ErrorbarContainer
 
 MOST_LINES, MOST_BARS = 8, 12
-
-
-class Figure(figure.Figure):
-    """A figure that IPython shows with `describe` of it as `metadata["image/png"]["alt"]`."""
-
-    def _repr_mimebundle_(self, include=None, exclude=None):
-        return {}, {"image/png": {"alt": describe(self)}}
 
 
 def describe(fig):

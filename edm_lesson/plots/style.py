@@ -1,14 +1,17 @@
 """One style for all pictures: white, without colour still readable; and the figure that all of them start from."""
 
+import gc
 import math
+import sys
 from contextlib import contextmanager
 from itertools import cycle
 
+import matplotlib.figure
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogFormatter
 from torchvision.utils import make_grid
 
-from edm_lesson.plots.alt_text import Figure
+from edm_lesson.plots.alt_text import describe
 
 STYLE = {
     "figure.facecolor": "white",
@@ -26,6 +29,34 @@ STYLE = {
 # Markers tell lines apart without colour.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#882255"]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that IPython shows with `describe` of it as `metadata["image/png"]["alt"]`.
+
+    Making one frees those before it, of which IPython's `Out` keeps none but the last: each is some ten thousand
+    objects in a circle, and left to Python they pile up until it stops a moving slider to search them all.
+    """
+
+    def __init__(self, *args, **kwargs):
+        forget_shown()
+        gc.collect()
+        super().__init__(*args, **kwargs)
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        return {}, {"image/png": {"alt": describe(self)}}
+
+
+def forget_shown():
+    """Take the course's figures out of IPython's `Out` and its `_1`, `_2`, ...; the last three results keep theirs."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return
+    out = shell.user_ns.get("_oh", {})
+    for number in [number for number, shown in out.items() if isinstance(shown, Figure)]:
+        del out[number]
+        for names in (shell.user_ns, shell.user_ns_hidden):
+            names.pop(f"_{number}", None)
 
 
 @contextmanager
