@@ -249,8 +249,9 @@ def test_a_progress_bar_shows_its_last_words():
         root=("HBoxModel", {"children": ["IPY_MODEL_left", "IPY_MODEL_bar", "IPY_MODEL_right"]}),
         left=("HTMLModel", {"value": "100%"}),
         bar=("FloatProgressModel", {"value": 1.0}),
-        right=("HTMLModel", {"value": "32k [01:33&lt;00:00]"}),
+        right=("HTMLModel", {"value": " 32k [01:33&lt;00:00]"}),
     )
+    course.describe_widgets(notebook)
     render_notebook(notebook, page)
     assert '<pre class="output">100% 32k [01:33&lt;00:00]</pre>' in page.html
 

@@ -1,11 +1,7 @@
 """Pictures of images: grids, strips, rows, and what a denoiser or an attention map makes of one."""
 
-import math
-
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.collections import PatchCollection
-from torch.nn.functional import pad
 
 from edm_lesson.plots.alt_text import rows_of_images
 from edm_lesson.plots.style import COLOURS, figure, show_image, show_images
@@ -23,26 +19,24 @@ def image_grid(images, columns=8, title="", size=1.0):
 def strip(frames, labels, size=1.1, row_labels=()):
     """A film strip: row b, column k is `frames[k][b]`, under the heading `labels[k]`. Each frame is (B, C, H, W).
 
-    `row_labels`, if given, stand to the left of the rows.
+    `row_labels`, if given, stand to the left of the rows. Images may differ in size: each fills its place.
     """
-    rows, columns, (H, W) = len(frames[0]), len(frames), frames[0][0].shape[-2:]
-    gap = math.ceil(W / 14)
-    images = torch.stack([image.detach().float().cpu().expand(3, H, W) for frame in frames for image in frame])
-    spaced = pad(images.clamp(-1, 1), (0, gap, 0, gap), value=1.0).unflatten(0, (columns, rows))
-    joined = spaced.permute(2, 1, 3, 0, 4).flatten(3).flatten(1, 2)[:, :-gap, :-gap]
-    across = [k * (W + gap) - 0.5 for k in range(columns)]
-    down = [b * (H + gap) - 0.5 for b in range(rows)]
-    edges = [plt.Rectangle((x, y), W, H) for y in down for x in across]
+    rows, columns, pitch, edges = len(frames[0]), len(frames), 1.08, []
     with figure(size=(columns * size + (1.1 if row_labels else 0), rows * size + 0.3)) as (fig, axes):
         axis = axes[0, 0]  # one for all images: with axes for each, a picture takes several times as long
-        show_image(axis, joined)
-        axis.images[0].set_label(rows_of_images(rows, columns, labels, row_labels))
-        axis.spines[:].set_visible(False)
+        for k, (frame, label) in enumerate(zip(frames, labels, strict=True)):
+            axis.annotate(label, (k * pitch + 0.5, 0), (0, 5), textcoords="offset points", ha="center", va="bottom")
+            for b, image in enumerate(frame):
+                height, width = (length / max(image.shape[-2:]) for length in image.shape[-2:])
+                left, top = k * pitch + (1 - width) / 2, b * pitch + (1 - height) / 2
+                show_image(axis, image, extent=(left, left + width, top + height, top))
+                edges.append(plt.Rectangle((left, top), width, height))
         axis.add_collection(PatchCollection(edges, facecolor="none", edgecolor="0.8", clip_on=False))
-        for x, label in zip(across, labels, strict=True):
-            axis.annotate(label, (x + W / 2, -0.5), (0, 5), textcoords="offset points", ha="center", va="bottom")
-        for y, label in zip(down, row_labels, strict=False):
-            axis.annotate(label, (-0.5, y + H / 2), (-5, 0), textcoords="offset points", ha="right", va="center")
+        axis.set(xlim=(0, columns * pitch - 0.08), ylim=(rows * pitch - 0.08, 0))
+        axis.spines[:].set_visible(False)
+        axis.images[0].set_label(rows_of_images(rows, columns, labels, row_labels))
+        for b, label in enumerate(row_labels):
+            axis.annotate(label, (0, b * pitch + 0.5), (-5, 0), textcoords="offset points", ha="right", va="center")
         return fig
 
 

@@ -91,10 +91,10 @@ def set_logarithmic(axis, names):
         getattr(axis, f"{name}axis").set_minor_formatter(PowersOfTen())
 
 
-def show_image(axis, image, title=""):
-    """Draw one image (C, H, W) in [-1, 1] on `axis`, without ticks."""
+def show_image(axis, image, title="", extent=None):
+    """Draw one image (C, H, W) in [-1, 1] on `axis`, without ticks; `extent` is (left, right, bottom, top)."""
     shown = ((image.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).expand(-1, -1, 3)
-    axis.imshow(shown.numpy(), interpolation="nearest")
+    axis.imshow(shown.numpy(), interpolation="nearest", extent=extent)
     axis.set_title(title)
     axis.set_xticks([])
     axis.set_yticks([])

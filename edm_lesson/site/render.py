@@ -105,8 +105,9 @@ def _output(output, widgets, page):
     data = output.get("data", {})
     if "image/png" in data:
         return f"<figure>{_picture(output, page)}</figure>"
-    if data.get(WIDGET_VIEW, {}).get("model_id") in widgets:
-        return _widget(widgets[data[WIDGET_VIEW]["model_id"]], widgets, page)
+    widget = widgets.get(data.get(WIDGET_VIEW, {}).get("model_id"))
+    if widget and (slider := _slider(widget, widgets, page)):
+        return slider
     if "text/html" in data:
         return f'<div class="wide" role="region" aria-label="Output" tabindex="0">{data["text/html"]}</div>'
     text = output.get("text") or data.get("text/plain") or "\n".join(output.get("traceback", []))
@@ -124,13 +125,12 @@ def _picture(output, page):
     return f'<img src="{name}" alt="{escape(words)}" width="{width}" height="{height}" loading="lazy">'
 
 
-def _widget(widget, widgets, page):
-    """A slider's stored picture, with a sentence on how it moves; of a progress bar, its words."""
+def _slider(widget, widgets, page):
+    """A slider's stored picture, with a sentence on how it moves; nothing of a widget without outputs."""
     children = [widgets[child.removeprefix("IPY_MODEL_")] for child in widget["state"].get("children", [])]
     outputs = [output for child in children for output in child["state"].get("outputs", [])]
     if not outputs:
-        words = " ".join(child["state"]["value"] for child in children if child["model_name"] == "HTMLModel")
-        return f'<pre class="output">{escape(unescape(words).strip())}</pre>' if words else ""
+        return ""
     shown = "".join(_output(output, widgets, page) for output in outputs)
     controls = [child["state"] for child in children if "description" in child["state"]]
     settings = ", ".join(f"<code>{escape(state['description'])}</code> = {escape(_value(state))}" for state in controls)
