@@ -27,7 +27,7 @@ def _is_image(axis):
 def rows_of_images(rows, columns, labels, row_labels):
     """What an image stands for that shows several: how many, their headings, and the names of their rows."""
     count = f"{rows} rows of {columns} images" if rows > 1 else f"{columns} images"
-    headings, names = "; ".join(filter(None, dict.fromkeys(labels))), ", ".join(dict.fromkeys(row_labels))
+    headings, names = "; ".join(filter(None, labels)), ", ".join(dict.fromkeys(row_labels))
     return "; rows ".join(filter(None, [": ".join(filter(None, [count, headings])), names]))
 
 
