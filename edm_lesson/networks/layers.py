@@ -10,7 +10,7 @@ from edm_lesson.checks import check_count, check_number
 
 
 class GroupNorm(nn.GroupNorm):
-    """GroupNorm with about four channels a group and at most 32 groups; in float32 also under autocast.
+    """GroupNorm with at most 32 groups, of four channels or more each; in float32 also under autocast.
 
     Means and variances of half-precision numbers lose digits, and on a CPU they take three times as long.
     """
