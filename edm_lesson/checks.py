@@ -78,13 +78,20 @@ def check_churn(S_churn, S_min, S_max, S_noise):
         )
 
 
-def check_images(x, img_channels=None, name="x"):
-    """Refuse anything but a floating-point tensor (B, C, H, W), with C = `img_channels` where that is given."""
+def check_images(x, img_channels=None, name="x", like=None, minimum=0):
+    """Refuse anything but a floating-point tensor (B, C, H, W), B at least `minimum`.
+
+    Where they are given, C must be `img_channels`, and (C, H, W) those of the images `like` (N, C, H, W).
+    """
     if not isinstance(x, torch.Tensor) or x.ndim != 4 or x.dtype not in FLOATS:
         found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, torch.Tensor) else type(x).__name__
         raise ValueError(f"{name} is {found}; it must be a floating-point tensor (batch, channels, height, width).")
     if img_channels is not None and x.shape[1] != img_channels:
         raise ValueError(f"{name} has {x.shape[1]} channels, shape {tuple(x.shape)}; this model takes {img_channels}.")
+    if like is not None and x.shape[1:] != like.shape[1:]:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {', '.join(map(str, like.shape[1:]))}).")
+    if len(x) < minimum:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must hold {minimum} or more.")
 
 
 def readable(tensor):
@@ -98,19 +105,31 @@ def check_finite(name, tensor, values=False):
         raise ValueError(f"{name} contains NaN or infinite values.")
 
 
+def levels_of(dtype):
+    """The noise levels that `dtype` can hold, as (low, high): above `low`, so that none is 0, and at most `high`."""
+    if dtype not in FLOATS:
+        raise ValueError(f"x is {dtype}; it must be floating point, as noisy images are.")
+    limits = torch.finfo(dtype)
+    return limits.tiny * limits.eps / 2, min(LARGEST, limits.max)  # half the smallest number rounds to 0
+
+
 def check_sigma(sigma, x):
     """Return `sigma` as (B, 1, 1, 1) with the dtype and on the device of `x` (B, ...).
 
     `sigma` is a number, a tensor with one element, (B,) or (B, 1, 1, 1). Raises `ValueError` for another shape
-    and, for numbers and CPU tensors, for values that are not finite and positive.
+    and, for numbers and CPU tensors, for values that are not finite and positive, or not so in the dtype of `x`.
     """
+    low, high = levels_of(x.dtype)
     if not isinstance(sigma, torch.Tensor):
         check_number("sigma", sigma, above=0, at_most=LARGEST)
+        if not low < sigma <= high:
+            raise ValueError(f"sigma is {sigma!r}; x is {x.dtype}, which needs it above {low:.3g} and at most {high:g}.")
     elif sigma.dtype not in FLOATS + INTEGERS:
         raise ValueError(f"sigma is {sigma.dtype}; noise levels must be real numbers, such as float32.")
-    elif readable(sigma) and not bool((fine := (sigma > 0) & (sigma <= LARGEST)).all()):
+    elif readable(sigma) and not bool((fine := sigma.isfinite() & (sigma > low) & (sigma <= high)).all()):
         raise ValueError(
-            f"sigma contains {sigma[~fine][0].item()!r}; noise levels must be above 0 and at most {LARGEST:g}."
+            f"sigma contains {sigma[~fine][0].item()!r}; for x of {x.dtype}, noise levels must be above {low:.3g} and at "
+            f"most {high:g}."
         )
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.numel() != 1 and tuple(sigma.shape) not in {(len(x),), (len(x), 1, 1, 1)}:
@@ -152,6 +171,27 @@ def check_labels(class_labels, label_dim, x, values=False):
             )
     classes = torch.arange(label_dim, device=x.device)
     return (class_labels.to(x.device)[:, None] == classes).float()  # F.one_hot would stop a GPU on a bad label
+
+
+def check_augment_labels(augment_labels, augment_dim, x):
+    """Return augmentation labels for the images `x` as float32 (B, `augment_dim`) on their device; None stays None.
+
+    None means all zeros: nothing was done. Raises `ValueError` for another shape or dtype, and for labels given to a
+    network without them (`augment_dim` 0), which would learn to draw augmented images. An `augment_dim` of None is that
+    of a network that does not say: it gets what was given.
+    """
+    if augment_labels is None or augment_dim is None:
+        return augment_labels
+    if not augment_dim:
+        raise ValueError(
+            "augment_labels were given, but this network takes none (augment_dim is 0), so augmentation would leak into "
+            "what it draws; build it with augment_dim, or leave augmentation out."
+        )
+    found = augment_labels if isinstance(augment_labels, torch.Tensor) else None
+    if found is None or found.shape != (len(x), augment_dim) or found.dtype not in FLOATS + INTEGERS:
+        what = type(augment_labels).__name__ if found is None else f"{found.dtype} of shape {tuple(found.shape)}"
+        raise ValueError(f"augment_labels is {what}; for {len(x)} images it must be numbers ({len(x)}, {augment_dim}).")
+    return augment_labels.to(x.device, torch.float32)
 
 
 def check_answer(F, x):

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -42,8 +43,8 @@ def main():
 @app.command()
 def train(
     config: Annotated[
-        str, typer.Option(help="A configuration of the package (lesson, smoke) or a YAML file.")
-    ] = "lesson",
+        str | None, typer.Option(help="A configuration of the package or a YAML file; default: lesson.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints, metrics and samples; default: runs/<configuration>.")
     ] = None,
@@ -74,12 +75,14 @@ def train(
     from edm_lesson.training import Trainer
 
     device = join_processes(device)
+    changes = {"--config": config if out else None, "--data": data, "--set": set_ or None, "--minutes": minutes}
+    config = "lesson" if config is None else config
     out = out or Path("runs", Path(config).stem)
     checkpoint = checkpoint_path(out)
     if resume or previous:
-        if data or set_ or minutes is not None:
+        if given := [option for option, value in changes.items() if value is not None]:
             raise ValueError(
-                f"The configuration of the run in {out} is kept when it goes on; leave out --data, --set and --minutes."
+                f"The configuration of the run in {out} is kept when it goes on; leave out {', '.join(given)}."
             )
         if previous:
             if leads():
@@ -101,8 +104,16 @@ def train(
     say = print if leads() else lambda *_, **__: None
     measured = images.statistics()["std"]
     say(f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}")
+    if measured < 1e-3:
+        raise ValueError(
+            f"All pictures in {chosen.name} are of the same shade (standard deviation {measured:.4f}), from which "
+            "nothing can be learned; give others with --data."
+        )
     if abs(measured / settings.sigma_data - 1) > 0.3:
         say(f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}")
+    classes, own = images.labels.unique(), Path(chosen.name).expanduser().exists()
+    if own and len(classes) > 1 and not settings.network.label_dim and not (resume or previous):
+        say(f"{len(classes)} classes are not used; to train with them add --set network.label_dim={classes.max() + 1}")
     if minutes is not None:
         budget = images_in(minutes, Trainer(settings, images, device=device))
         settings = replace(settings, training=replace(settings.training, images=budget))
@@ -139,12 +150,15 @@ def curves(
     """
     from edm_lesson.plots import curves as draw
     from edm_lesson.plots import smooth
-    from edm_lesson.runs import read_metrics
+    from edm_lesson.runs import TrainingError, read_metrics
 
     lines = {}
     for run in runs:
         metrics = read_metrics(run)
+        if not metrics:
+            raise TrainingError(f"{run} has no metrics yet: training.log_every images must be trained on first.")
         lines[str(run)] = [line["images"] for line in metrics], smooth([line["loss"] for line in metrics])
+    out = out if out.suffix else out.with_suffix(".png")
     out.parent.mkdir(parents=True, exist_ok=True)
     draw(lines, "images", "loss, smoothed", logx=True).savefig(out)
     print(f"{out} shows the loss of {', '.join(lines)}")
@@ -224,7 +238,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time; default: the fastest.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="JSON file; default: runs/evaluation/<name of the checkpoint>.json.")
+        Path | None, typer.Option(help="JSON file; default: runs/evaluation/<checkpoint and settings>.json.")
     ] = None,
     device: Annotated[str | None, DEVICE] = None,
 ):
@@ -233,19 +247,26 @@ def evaluate(
     Example: edm-lesson evaluate --checkpoint runs/lesson --num-steps 8,18
     """
     from edm_lesson.checkpoints import load_denoiser
+    from edm_lesson.checks import check_count
     from edm_lesson.data import choose_device
-    from edm_lesson.evaluation import Judge, batch_size_for, evaluate_steps, quality_table
+    from edm_lesson.evaluation import Judge, batch_size_for, check_digits, evaluate_steps, quality_table
     from edm_lesson.runs import describe_environment
 
     steps = [parse_whole("--num-steps", part) for part in split(num_steps)]
+    check_count("--num-samples", num_samples, minimum=2)
+    check_count("--seeds", seeds)
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
+    check_digits(denoiser)
     judge = Judge(num_samples, device=device)
     column = sampler or denoiser.config.design.sampler
     batch_size = batch_size_for(device) if batch_size is None else batch_size
     results = evaluate_steps(denoiser, judge, steps, column, seeds=seeds, batch_size=batch_size, S_churn=s_churn)
     print(quality_table(results, judge))
-    out = out or Path("runs", "evaluation", f"{Path(checkpoint).stem}.json")
+    settings = {"sampler": sampler, "S_churn": s_churn or None, "num_samples": num_samples, "seeds": seeds}
+    changed = [f"{name}{value}" for name, value in settings.items() if value not in (None, 2000, 3)]
+    name = "_".join([name_of(checkpoint), f"steps{num_steps}", *changed])
+    out = out or Path("runs", "evaluation", f"{name}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     facts = {"checkpoint": checkpoint, "num_samples": num_samples, "sampler": column, "S_churn": s_churn}
     facts |= {"real": judge.real, "results": results}
@@ -277,11 +298,12 @@ def sweep(
     Example: edm-lesson sweep --solver heun,euler --num-steps 4,8,18,40
     """
     from edm_lesson.checkpoints import load_denoiser
+    from edm_lesson.checks import check_count
     from edm_lesson.data import choose_device
-    from edm_lesson.evaluation import Judge, batch_size_for
+    from edm_lesson.evaluation import Judge, batch_size_for, check_digits
     from edm_lesson.plots import measured
+    from edm_lesson.sweeps import read_sweep, sweep_lines, sweep_points, sweep_table
     from edm_lesson.sweeps import sweep as measure
-    from edm_lesson.sweeps import sweep_lines, sweep_points, sweep_table
 
     points = sweep_points(
         split(design),
@@ -291,11 +313,16 @@ def sweep(
         [parse_number("--rho", part) for part in split(rho)],
         [parse_number("--S-churn", part) for part in split(s_churn)],
     )
+    check_count("--num-samples", num_samples, minimum=2)
+    check_count("--seeds", seeds)
+    out = out or Path("runs", "sweeps", f"{name_of(checkpoint)}.csv")
+    read_sweep(out)  # what is wrong there is said before anything is measured
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
-    out = out or Path("runs", "sweeps", f"{Path(checkpoint).stem}.csv")
+    check_digits(denoiser)
     batch_size = batch_size_for(device) if batch_size is None else batch_size
-    rows = measure(denoiser, Judge(num_samples, device=device), points, out, seeds, batch_size)
+    with going_on():
+        rows = measure(denoiser, Judge(num_samples, device=device), points, out, seeds, batch_size)
     print(sweep_table(rows))
     x, lines = sweep_lines(rows)
     label = "network evaluations" if x == "nfe" else x
@@ -324,15 +351,18 @@ def study(
     """
     from edm_lesson.evaluation import Judge
     from edm_lesson.plots import compared
-    from edm_lesson.studies import load_study, results_of, run_study, study_table
+    from edm_lesson.studies import check_study, load_study, results_of, run_study, study_table
 
     chosen, out = load_study(name, images), out or Path("runs", "studies", name)
-    print(study_table(chosen, results_of(chosen, out, seeds), seeds))
+    rows = split(only) if only else None
+    check_study(chosen, rows, seeds, num_samples)
+    print(study_table(chosen, results_of(chosen, out, seeds, num_samples), seeds))
     if status:
         return
-    results = run_study(
-        chosen, lambda: Judge(num_samples, device=device), out, split(only) if only else None, seeds, device=device
-    )
+    with going_on():
+        results = run_study(
+            chosen, lambda count: Judge(count, device=device), out, rows, seeds, num_samples, device=device
+        )
     print(study_table(chosen, results, seeds))
     ratios = {row: [found["distance_ratio"] for found in results if found["row"] == row] for row in chosen.rows}
     label = f"distance ratio after {chosen.images:,} images"
@@ -362,6 +392,24 @@ def train_classifier(
     print(f"{out} reads {accuracy:.2%} of the test digits")
 
 
+def name_of(checkpoint):
+    """What files about a checkpoint are named after: the model of the course, the run's folder, or the file."""
+    path = Path(checkpoint)
+    if path.suffix != ".safetensors":
+        return path.name
+    return (path.parent.name or path.stem) if path.stem.startswith(("checkpoint", "denoiser")) else path.stem
+
+
+@contextmanager
+def going_on():
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("Stopped. What was measured is kept; the same command goes on from there.", file=sys.stderr)
+        raise
+
+
 def split(text):
     """The parts of a text such as "4,8,18"."""
     return [part.strip() for part in text.split(",")]
@@ -387,7 +435,7 @@ def parse_labels(text):
     classes = []
     for part in split(text):
         first, _, last = part.partition("-")
-        if not first.isdigit() or not (last or first).isdigit() or int(last or first) < int(first):
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
             raise ValueError(f"--labels is {text!r}; write classes as 7, as 3,1,4 or as a range 0-9.")
         classes += range(int(first), int(last or first) + 1)
     return classes

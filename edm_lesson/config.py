@@ -135,7 +135,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A model and how it is trained. `sigma_data` serves EDM's preconditioning and its loss alike."""
+    """A model and how it is trained. `sigma_data`, in [1e-6, 1e6], serves EDM's preconditioning and its loss alike."""
 
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -146,6 +146,7 @@ class Config:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self):
+        check_number("sigma_data", self.sigma_data, at_least=1e-6, at_most=1e6)
         if self.design.loss != "edm" and self.loss != LossConfig():
             raise ValueError(
                 f"loss.P_mean is {self.loss.P_mean} and loss.P_std {self.loss.P_std}; only EDM's loss has them, and "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from edm_lesson.checks import check_count
+from edm_lesson.checks import FLOATS, INTEGERS, check_count, check_number, readable
 
 # SHA-256 of the canonical MNIST archives (data/README.md).
 MNIST_ARCHIVES = {
@@ -29,19 +29,41 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 
 class DataError(RuntimeError):
-    """A data file is missing, damaged or can't be fetched; the message says which and what to do."""
+    """A data file is missing, damaged, unsuitable or can't be fetched; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """A data set: `pixels` uint8 (N, C, H, W) and `labels` int64 (N,), on one device.
+    """A data set: `pixels` uint8 (N, C, H, W), of at least one image, and `labels` (N,), whole numbers, on one device.
 
-    `offset` is 0, or the mean that is subtracted from normalised images so that they are centred: one number a channel.
+    `offset` is 0, or the mean that is subtracted from normalised images so that they are centred: one number a channel,
+    or one for all. Raises `ValueError` for anything else; the values of labels are looked at only on the CPU.
     """
 
     pixels: torch.Tensor
     labels: torch.Tensor
     offset: tuple[float, ...] = (0.0,)
+
+    def __post_init__(self):
+        pixels, labels = self.pixels, self.labels
+        if not isinstance(pixels, torch.Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 4 or not len(pixels):
+            raise ValueError(f"pixels is {_found(pixels)}; it must be a uint8 tensor (N, C, H, W) with N at least 1.")
+        count, channels = pixels.shape[:2]
+        if (
+            not isinstance(labels, torch.Tensor)
+            or labels.dtype not in INTEGERS + FLOATS
+            or tuple(labels.shape) != (count,)
+        ):
+            raise ValueError(
+                f"labels is {_found(labels)}; for {count} images it must be a tensor ({count},) of numbers."
+            )
+        if readable(labels) and len(wrong := labels[(labels < 0) | (labels != labels.floor())]):
+            raise ValueError(f"labels contains {wrong[0].item()}; labels must be whole numbers, 0 or more.")
+        if not isinstance(self.offset, (tuple, list)) or len(self.offset) not in (1, channels):
+            numbers = " or ".join(map(str, sorted({1, channels})))
+            raise ValueError(f"offset is {self.offset!r}; it must be a tuple of {numbers} number(s).")
+        for number in self.offset:
+            check_number("offset", number)
 
     def __len__(self):
         return len(self.pixels)
@@ -74,8 +96,14 @@ class Images:
         counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in self.pixels.unbind(1)]).double()
         values = normalise(torch.arange(256), (0.0,)).double() - torch.tensor(self.offset, dtype=torch.float64)[:, None]
         shares = counts.cpu() / counts.sum().cpu()
-        mean, square = (shares * values).sum().item(), (shares * values**2).sum().item()
-        return {"mean": mean, "std": (square - mean**2) ** 0.5, "rms": square**0.5}
+        mean = (shares * values).sum().item()
+        variance, square = [(shares * (values - middle) ** 2).sum().item() for middle in (mean, 0)]
+        return {"mean": mean, "std": variance**0.5, "rms": square**0.5}
+
+
+def _found(value):
+    """What `value` is, for messages: dtype and shape of a tensor, else its type."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
 def normalise(pixels, offset=(0.0,)):
@@ -131,26 +159,32 @@ def load_images(name, split="train", *, img_resolution=None, img_channels=None, 
 
     Parameters
     ----------
-    name : "mnist" (shipped; no network), "fashion_mnist" or "cifar10" (downloaded), a folder of pictures (its
-        subfolders, if any, are the classes), or an `.npz` file with `images`, uint8 (N, C, H, W).
+    name : "mnist" (shipped; no network), "fashion_mnist" or "cifar10" (downloaded), a folder of pictures, or an `.npz`
+        file with `images`, uint8 (N, C, H, W), and, if there are classes, `labels`, whole numbers (N,), 0 or more
+        (default: all 0). Subfolders with pictures are the classes; there must be no pictures beside them then.
+        Pictures are turned as their EXIF orientation says, put on black where they are transparent, and scaled to
+        8 bits where they have 16.
     split : "train" or "test"; folders and `.npz` files have no splits and are taken whole.
     img_resolution : the named sets are padded with black to this size; pictures of a folder are scaled and cropped
-        to it. Default: as they are.
+        to it; the images of an `.npz` file must have it. Default: as they are.
     img_channels : 1 or 3; pictures of a folder are converted. Default: as they are (folders: 3).
     centre : subtract the mean from every batch.
 
-    Raises `ValueError` for an unknown name, split or size, and `DataError` where a file is missing or damaged.
+    Raises `ValueError` for an unknown name, split or size, and `DataError` where a file is missing, damaged or not as
+    described here.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; it must be 'train' or 'test'.")
     if img_channels not in (None, 1, 3):
         raise ValueError(f"img_channels is {img_channels!r}; it must be 1 or 3.")
+    if img_resolution is not None:
+        check_count("img_resolution", img_resolution)
     if name in ("mnist", "fashion_mnist", "cifar10"):
         images = _load_named(name, split)
     elif Path(name).expanduser().is_dir():
         images = _load_folder(Path(name).expanduser(), img_resolution, img_channels or 3)
     elif str(name).endswith(".npz"):
-        images = _load_npz(Path(name).expanduser())
+        images = _load_npz(Path(name).expanduser(), img_resolution)
     else:
         raise ValueError(
             f"There is no data set {str(name)!r}: give mnist, fashion_mnist, cifar10, a folder or an .npz file."
@@ -241,6 +275,29 @@ def _extract(archive, expected, target):
     )
 
 
+def _read_picture(path, mode):
+    """The picture in `path`, upright and on black, in the `mode` "L" or "RGB"; 16 bits are scaled to 8.
+
+    Raises `ValueError` for floating-point numbers and for more than 16 bits, and whatever Pillow raises.
+    """
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as picture:
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "F":
+        raise ValueError("it holds floating-point numbers, which don't say what is white: save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        values = np.array(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"it holds numbers from {values.min()} to {values.max()}: save it with 8 or 16 bits")
+        values[values == picture.info.get("transparency", 0)] = 0
+        picture = Image.fromarray((values / 257).round().astype(np.uint8))
+    elif picture.mode in ("P", "PA", "LA", "RGBA", "RGBa") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture)
+    return picture.convert(mode)
+
+
 def _load_folder(folder, img_resolution, img_channels):
     """Pictures as (N, C, H, W), scaled so that the shorter side fits and cropped to the centre."""
     from PIL import Image, ImageOps
@@ -250,12 +307,17 @@ def _load_folder(folder, img_resolution, img_channels):
         raise DataError(
             f"There is no picture in {folder}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}, in subfolders too."
         )
+    loose = [path for path in files if path.parent == folder]
     classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
+    if loose and classes:
+        raise DataError(
+            f"{loose[0]} lies beside subfolders with pictures ({classes[0]}, …), which are the classes: move it into a "
+            "subfolder, or remove the subfolders."
+        )
     pixels, labels = [], []
     for path in files:
         try:
-            with Image.open(path) as picture:
-                picture = picture.convert("L" if img_channels == 1 else "RGB")
+            picture = _read_picture(path, "L" if img_channels == 1 else "RGB")
             if img_resolution:
                 picture = ImageOps.fit(picture, (img_resolution, img_resolution), Image.Resampling.LANCZOS)
         except Exception as error:  # every format has errors of its own
@@ -267,22 +329,29 @@ def _load_folder(folder, img_resolution, img_channels):
                 f"{path} is {picture.size[0]}×{picture.size[1]}, {files[0]} is another size: give img_resolution."
             )
         pixels.append(np.asarray(picture).reshape(picture.size[1], picture.size[0], img_channels))
-        labels.append(classes.index(path.relative_to(folder).parts[0]) if path.parent != folder else 0)
+        labels.append(classes.index(path.relative_to(folder).parts[0]) if classes else 0)
     return Images(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
 
 
-def _load_npz(path):
+def _load_npz(path, img_resolution):
+    """The `images` of an .npz file, `img_resolution` wide and high where that is given, and its `labels`, or zeros."""
     try:
         with np.load(path, allow_pickle=False) as archive:
             images, labels = archive["images"], archive.get("labels")
     except Exception as error:  # NumPy's, or those of the archive in it
         raise DataError(f"{path} can't be read as an .npz file with an array `images` ({error}).") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
         raise DataError(
             f"images in {path} is {images.dtype} {images.shape}; it must be uint8 (N, 1 or 3, height, width)."
         )
+    height, width = images.shape[2:]
+    if img_resolution and (width, height) != (img_resolution, img_resolution):
+        raise DataError(
+            f"images in {path} are {width}×{height}, and img_resolution is {img_resolution}: an .npz file is taken as "
+            f"it is, so give the size that it has, or make its images {img_resolution}×{img_resolution}."
+        )
     labels = np.zeros(len(images), int) if labels is None else labels
-    if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.min() < 0:
+    if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.astype(np.int64).min() < 0:
         raise DataError(
             f"labels in {path} is {labels.dtype} {labels.shape}; it must be a whole number, 0 or more, for each of "
             f"the {len(images)} images."

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from edm_lesson.checkpoints import CheckpointError, load_tensors, save_tensors
 from edm_lesson.checks import check_count
-from edm_lesson.data import data_folder, load_images, normalise, to_uint8
+from edm_lesson.data import choose_device, data_folder, load_images, normalise, to_uint8
 from edm_lesson.designs import DESIGNS, choose_sampler
 from edm_lesson.samplers import sample_images
 
@@ -27,6 +27,15 @@ def central(x):
             f"The images are {tuple(x.shape)}; only digits, (batch, 1, 28, 28) or with a border, have this."
         )
     return x[..., border : border + 28, border : border + 28]
+
+
+def check_digits(denoiser):
+    """Refuse a `denoiser` of images that aren't digits as `central` takes them. Raises `ValueError`."""
+    channels, size = denoiser.img_channels, denoiser.img_resolution
+    if channels != 1 or size < 28:
+        raise ValueError(
+            f"This model draws images of {channels}×{size}×{size}; measured are digits, 1×28×28 or with a border."
+        )
 
 
 class DigitClassifier(nn.Module):
@@ -192,6 +201,7 @@ class Judge:
 
     def __init__(self, count=2000, classifier=None, device="cpu"):
         check_count("num_samples", count, minimum=2)
+        device = choose_device(device)
         self.count, self.classifier = count, classifier or load_classifier(device=device)
         self.train, test = load_images("mnist", "train", device=device), load_images("mnist", "test", device=device)
         self.test_features = in_batches(self.classifier.features, test.pixels)

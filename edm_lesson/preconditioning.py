@@ -8,6 +8,7 @@ from torch import nn
 
 from edm_lesson.checks import (
     check_answer,
+    check_augment_labels,
     check_count,
     check_images,
     check_labels,
@@ -21,8 +22,8 @@ from edm_lesson.schedules import VPSchedule, iddpm_table
 class Precond(nn.Module):
     """The denoiser D around a raw network F (Eq. 7). What a design adds is the four numbers: `coefficients(sigma)`.
 
-    `network(x, c_noise, class_labels, augment_labels)` is F; its attributes `img_channels`, `img_resolution` and
-    `label_dim` are taken over where it has them. [`sigma_min`, `sigma_max`] is the range of noise levels that samplers
+    `network(x, c_noise, class_labels, augment_labels)` is F; its attributes `img_channels`, `img_resolution`,
+    `label_dim` and `augment_dim` are taken over where it has them. [`sigma_min`, `sigma_max`] is the range of noise levels that samplers
     may ask for.
     """
 
@@ -32,18 +33,20 @@ class Precond(nn.Module):
         self.img_channels = getattr(network, "img_channels", None)
         self.img_resolution = getattr(network, "img_resolution", None)
         self.label_dim = getattr(network, "label_dim", 0)
+        self.augment_dim = getattr(network, "augment_dim", None)
 
     def forward(self, x, sigma, class_labels=None, augment_labels=None):
         """The denoised images D(x; sigma), float32 (B, C, H, W) (Eq. 7).
 
         `x` (B, C, H, W); `sigma` a number, (B,) or (B, 1, 1, 1), positive; `class_labels` None, integers (B,) or
-        one-hot (B, label_dim); `augment_labels` None or (B, augment_dim). Raises `ValueError` for other shapes
-        and, for numbers and CPU tensors, other values.
+        one-hot (B, label_dim); `augment_labels` None or (B, augment_dim). Raises `ValueError` for other shapes,
+        labels that the network does not take and, for numbers and CPU tensors, other values.
         """
         check_images(x, self.img_channels)
         x = x.float()
         sigma = check_sigma(sigma, x)
         class_labels = check_labels(class_labels, self.label_dim, x)
+        augment_labels = check_augment_labels(augment_labels, self.augment_dim, x)
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
         F = check_answer(self.network(c_in * x, c_noise.flatten(), class_labels, augment_labels), x)
         return c_skip * x + c_out * F.float()  # Eq. 7

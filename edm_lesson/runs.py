@@ -121,9 +121,19 @@ def open_run(folder, trainer):
     """The run of `trainer` in `folder`, held for this process: settings and environment are written down.
 
     Metrics beyond the images that `trainer` has seen are forgotten: they will be written again. Warns where a run
-    goes on in another environment than before. Raises `TrainingError` where another process holds the folder.
+    goes on in another environment than before. Raises `TrainingError` where another process holds the folder, and
+    where a checkpoint in it is none that `trainer` saved or resumed from, nor may overwrite.
     """
+    path = checkpoint_path(folder)
     with locked(folder):
+        if not trainer.owns_run:
+            if not trainer.overwrite and (path.exists() or previous_path(path).exists()):
+                raise TrainingError(
+                    f"{folder} holds a run already, which this trainer would overwrite: call resume() to go on with it, "
+                    "or choose another folder."
+                )
+            for stale in (path, previous_path(path)):
+                stale.unlink(missing_ok=True)
         settings = yaml.safe_dump(config_to_dict(trainer.config), sort_keys=False)
         write_text(Path(folder) / "config.yaml", settings)
         changed = write_environment(folder, trainer.device, trainer.dtype)
@@ -226,12 +236,16 @@ def append_metrics(folder, **values):
 def read_metrics(folder):
     """The metrics of the run in `folder`: one dictionary a line, with `images`, `loss` and more.
 
-    A last line that was cut short is left out. Raises `TrainingError` where there are none, or damaged ones.
+    A last line that was cut short is left out. Raises `TrainingError` where there is no such file, or a damaged one.
     """
     path = Path(folder) / METRICS
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        metrics = [json.loads(line) for line in lines if line.endswith("\n")]
+        for number, values in enumerate(metrics, 1):
+            if not isinstance(values, dict) or not all(type(values.get(k)) in (int, float) for k in ("images", "loss")):
+                raise ValueError(f"line {number} lacks the number of images or the loss")
+        return metrics
     except (FileNotFoundError, NotADirectoryError):
         raise TrainingError(
             f"There is no {METRICS} in {folder}; give the folder of a run, as edm-lesson train makes one."

@@ -5,7 +5,9 @@ runs/studies/ablation/
   ablation.csv  a line for each of them; ablation.png the same as a picture
 """
 
+import csv
 import json
+import os
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,8 +19,8 @@ from edm_lesson.checks import check_choice, check_count
 from edm_lesson.config import CONFIG_FOLDER, config_to_dict, load_config
 from edm_lesson.data import choose_device, load_images
 from edm_lesson.evaluation import batch_size_for, evaluate_seed, mean_and_spread
-from edm_lesson.runs import checkpoint_path, describe_environment
-from edm_lesson.sweeps import write_rows
+from edm_lesson.runs import checkpoint_path, describe_environment, write_text
+from edm_lesson.sweeps import as_text
 from edm_lesson.training import Trainer
 
 COLUMNS = (
@@ -74,54 +76,98 @@ def run_folder(folder, row, seed):
     return Path(folder) / row.replace(" ", "_") / f"seed{seed}"
 
 
-def read_result(study, folder, row, seed):
+def read_result(study, folder, row, seed, num_samples=None, num_steps=None):
     """What was measured of a `row` with a `seed`; None where nothing was.
 
-    Raises `StudyError` where it was measured with other settings.
+    Raises `StudyError` where it was trained with other settings, where it was measured with another `num_samples` or
+    `num_steps` than are given here, and where the file is damaged.
     """
     path = run_folder(folder, row, seed) / "result.json"
     if not path.exists():
         return None
-    result = json.loads(path.read_text())
-    if result["config"] != config_to_dict(study.settings(row, seed)):
+    again = f"move {path} away to measure the run anew, without training"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        measured, config = result["measured"], result["config"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StudyError(f"{path} is damaged ({error}); {again}.") from error
+    if config != config_to_dict(study.settings(row, seed)):
         raise StudyError(
             f"{path.parent} was trained with other settings than row {row!r} has with {study.images:,} images. "
             "Choose another --out, or the same --images."
         )
-    return result["measured"]
+    for name, wanted in {"num_samples": num_samples, "num_steps": num_steps}.items():
+        if wanted not in (None, measured[name]):
+            raise StudyError(
+                f"{path.parent} was measured with {name} {measured[name]}, not {wanted}. Choose the same number or "
+                f"another --out, or {again}."
+            )
+    return measured
 
 
-def results_of(study, folder, seeds):
-    """All that was measured so far, row by row and seed by seed, as a list of dictionaries of `COLUMNS`."""
-    found = [read_result(study, folder, row, seed) for row in study.rows for seed in range(seeds)]
+def results_of(study, folder, seeds=None, num_samples=None, num_steps=None):
+    """What was measured so far with the seeds 0 to `seeds` - 1 (default: all there are), as `read_result` gives it.
+
+    A list of dictionaries of `COLUMNS`, row by row and seed by seed.
+    """
+    found = []
+    for row in study.rows:
+        there = sorted(int(path.name[4:]) for path in run_folder(folder, row, 0).parent.glob("seed*[0-9]"))
+        for seed in there if seeds is None else range(seeds):
+            found.append(read_result(study, folder, row, seed, num_samples, num_steps))
     return [measured for measured in found if measured]
 
 
-def run_study(study, make_judge, folder, rows=None, seeds=1, num_steps=18, device=None, progress=True):
+def write_table(study, folder):
+    """Write all that was measured in `folder`, whatever the seed, to its CSV file; several processes may do so."""
+    path = Path(folder) / f"{study.name}.csv"
+    part = path.with_name(f"{path.name}.{os.getpid()}")
+    with open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([as_text(measured[name]) for name in COLUMNS] for measured in results_of(study, folder))
+    os.replace(part, path)
+
+
+def run_study(
+    study, make_judge, folder, rows=None, seeds=1, num_samples=2000, num_steps=18, device=None, progress=True
+):
     """Train and measure what is missing of `rows` (default: all) with the seeds 0 to `seeds` - 1; all results so far.
 
-    All rows get their first seed, then their second, and so on. `make_judge()`, called when the first run has been
-    trained, gives the judge of the samples, which EDM's deterministic sampler draws in `num_steps` steps, whatever the
-    row was trained for. What was interrupted is taken up at its last checkpoint; several processes may work on
-    different rows of one folder. The CSV file is written after every run. Raises `StudyError` where a run in the
-    folder had other settings, and `ValueError` for a row that there is not.
+    All rows get their first seed, then their second, and so on. `make_judge(num_samples)`, called when the first run
+    has been trained, gives the judge of the samples, which EDM's deterministic sampler draws in `num_steps` steps,
+    whatever the row was trained for. What was interrupted is taken up at its last checkpoint; several processes may
+    work on different rows of one folder. The CSV file is written after every run, with all seeds that were measured.
+    Raises `StudyError` where a run in the folder had other settings or was measured otherwise, and `ValueError` for a
+    row that there is not, and for numbers that make no sense.
     """
-    check_count("seeds", seeds)
-    for row in rows or ():
-        check_choice("row", row, study.rows)
-    folder, device, judge = Path(folder), choose_device(device), cache(make_judge)
+    check_study(study, rows, seeds, num_samples)
+    folder, device, judge = Path(folder), choose_device(device), cache(lambda: make_judge(num_samples))
+    if folder.exists() and not folder.is_dir():
+        raise StudyError(f"{folder} is a file; a study is kept in a folder. Choose another --out.")
+    measure = {"num_samples": num_samples, "num_steps": num_steps}
+    results_of(study, folder, seeds, **measure)  # what is wrong there is said before hours of training
     for seed in range(seeds):
         for row in rows or study.rows:
-            if read_result(study, folder, row, seed):
+            if read_result(study, folder, row, seed, **measure):
                 continue
             if progress:
                 print(f"{study.name} {row}, seed {seed}: {study.rows[row][0]}", flush=True)
             measured = train_and_measure(study, judge, folder, row, seed, num_steps, device, progress)
             path = run_folder(folder, row, seed) / "result.json"
             facts = {"measured": measured, "config": config_to_dict(study.settings(row, seed))}
-            path.write_text(json.dumps({**facts, "environment": describe_environment(device)}, indent=2) + "\n")
-            write_rows(folder / f"{study.name}.csv", COLUMNS, results_of(study, folder, seeds))
-    return results_of(study, folder, seeds)
+            write_text(path, json.dumps({**facts, "environment": describe_environment(device)}, indent=2) + "\n")
+            write_table(study, folder)
+    write_table(study, folder)
+    return results_of(study, folder, seeds, **measure)
+
+
+def check_study(study, rows, seeds, num_samples):
+    """Refuse `rows` that `study` hasn't, and numbers that make no sense. Raises `ValueError`."""
+    check_count("seeds", seeds)
+    check_count("num_samples", num_samples, minimum=2)
+    for row in rows or ():
+        check_choice("row", row, study.rows)
 
 
 def train_and_measure(study, judge, folder, row, seed, num_steps, device, progress):

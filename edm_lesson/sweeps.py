@@ -6,7 +6,6 @@ are not measured again.
 
 import csv
 import hashlib
-import os
 import time
 from itertools import product
 from pathlib import Path
@@ -14,15 +13,17 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from edm_lesson.checks import check_choice, check_count
+from edm_lesson.checks import check_choice, check_count, check_levels, check_number
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation import evaluate_seed, mean_and_spread
+from edm_lesson.runs import write_text
 from edm_lesson.samplers.general import default_range
 
 SETTINGS = ("design", "solver", "num_steps", "sigma_max", "rho", "S_churn")
 KEY = ("weights", "num_samples", *SETTINGS, "seed")  # what tells rows apart
 MEASURED = ("nfe", "distance_ratio", "recognised", "nearest", "copies", "seconds")
 WORDS = ("weights", "design", "solver")
+HEADINGS = ",".join((*KEY, *MEASURED)) + "\n"
 
 
 class SweepError(RuntimeError):
@@ -33,7 +34,7 @@ def sweep_points(design=("edm",), solver=(None,), num_steps=(18,), sigma_max=(No
     """Every combination of the choices, each once, as dictionaries of `SETTINGS`.
 
     `solver` and `sigma_max` None are the design's own; `rho` is None where the design has no use for it. Raises
-    `ValueError` for a design or solver that there is not.
+    `ValueError` for a design or solver that there is not, and for numbers that no sampler takes.
     """
     points = []
     for values in product(design, solver, num_steps, sigma_max, rho, S_churn):
@@ -42,8 +43,11 @@ def sweep_points(design=("edm",), solver=(None,), num_steps=(18,), sigma_max=(No
         rows = DESIGNS[point["design"]].sampler
         point["solver"] = point["solver"] or rows["solver"]
         check_choice("solver", point["solver"], ("heun", "euler"))
+        sigma_min, highest = default_range(rows["discretization"])
         if point["sigma_max"] is None:
-            point["sigma_max"] = default_range(rows["discretization"])[1]
+            point["sigma_max"] = highest
+        check_levels(point["num_steps"], sigma_min, point["sigma_max"], point["rho"])
+        check_number("S_churn", point["S_churn"], at_least=0, infinite=True)
         if rows["discretization"] != "edm":
             point["rho"] = None
         if point not in points:
@@ -54,13 +58,13 @@ def sweep_points(design=("edm",), solver=(None,), num_steps=(18,), sigma_max=(No
 def sweep(denoiser, judge, points, path, seeds=3, batch_size=250, progress=True):
     """Measure `judge.count` samples of `denoiser` at each of `points` with each of `seeds` seeds; the rows, as a list.
 
-    The CSV file `path` is read first and written after every row. All points get their first seed, then their second,
-    and so on. Raises `SweepError` where `path` is no sweep's, and `ValueError` for settings that can't be sampled.
+    The CSV file `path` is read first, and every row is added to it as soon as it is measured; several processes may add
+    to one file. All points get their first seed, then their second, and so on. Raises `SweepError` where `path` is no
+    sweep's, and `ValueError` for settings that can't be sampled.
     """
     check_count("seeds", seeds)
     path, weights = Path(path), digest(denoiser)
-    rows = read_sweep(path)
-    measured = {key_of(row): row for row in rows}
+    measured = {key_of(row): row for row in read_sweep(path)}
     wanted = [
         {"weights": weights, "num_samples": judge.count, **point, "seed": seed}
         for seed in range(seeds)
@@ -74,9 +78,8 @@ def sweep(denoiser, judge, points, path, seeds=3, batch_size=250, progress=True)
         row["nfe"] = row["num_steps"] if row["solver"] == "euler" else 2 * row["num_steps"] - 1
         row |= {name: found[name] for name in MEASURED if name in found}
         row["seconds"] = round(time.perf_counter() - started, 2)
-        rows.append(row)
         measured[key_of(row)] = row
-        write_rows(path, (*KEY, *MEASURED), rows)
+        add_row(path, row)
     return [measured[key_of(row)] for row in wanted]
 
 
@@ -102,32 +105,42 @@ def as_text(value):
 
 
 def read_sweep(path):
-    """The rows of a sweep's CSV file; none where there is no file. Raises `SweepError` for another file."""
-    if not Path(path).exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        try:
-            if tuple(reader.fieldnames or ()) != (*KEY, *MEASURED):
-                raise ValueError(f"its columns are {', '.join(reader.fieldnames or ['none'])}")
-            return [
-                {name: text if name in WORDS else float(text) if text else None for name, text in row.items()}
-                for row in reader
-            ]
-        except (ValueError, TypeError, UnicodeDecodeError) as error:
-            raise SweepError(f"{path} holds no sweep ({error}). Choose another file, or move it away.") from error
+    """The rows of a sweep's CSV file; none where there is no file.
 
-
-def write_rows(path, columns, rows):
-    """Write the `columns` of `rows`, a list of dictionaries, to the CSV file `path`, whole or not at all."""
+    A last row that wasn't written to its end is left out. Raises `SweepError` for another file.
+    """
     path = Path(path)
+    if path.suffix != ".csv":
+        raise SweepError(f"A sweep is kept in a .csv file, with its picture beside it; {path} is none.")
+    if not path.exists():
+        return []
+    try:
+        headings, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+        if headings != HEADINGS:
+            raise ValueError(f"its columns are {headings.strip() or 'none'}")
+        whole = [line for line in lines if line.endswith("\n")]
+        rows = [read_row(number, row) for number, row in enumerate(csv.DictReader([headings, *whole]), 2)]
+    except (ValueError, OSError) as error:
+        raise SweepError(f"{path} holds no sweep ({error}). Choose another file, or move it away.") from error
+    return list({key_of(row): row for row in rows}.values())
+
+
+def read_row(number, row):
+    """A row of the file, numbers as such. Raises `ValueError` where line `number` has too many cells or too few."""
+    if None in row or any(not text and name != "rho" for name, text in row.items()):
+        raise ValueError(f"line {number} has other than {len(KEY) + len(MEASURED)} values")
+    return {name: text if name in WORDS else float(text) if text else None for name, text in row.items()}
+
+
+def add_row(path, row):
+    """Add `row` to the CSV file `path`, made where it is missing; the rest of a row that was cut off is taken away."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([as_text(row[name]) for name in columns] for row in rows)
-    os.replace(part, path)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1] or HEADINGS
+    if whole != text:
+        write_text(path, whole)
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        file.write(",".join(as_text(row[name]) for name in (*KEY, *MEASURED)) + "\n")
 
 
 def groups_of(rows):
@@ -143,28 +156,33 @@ def sweep_table(rows):
     """A table as text: what varies, network evaluations, ratio and share recognised, mean ± spread over the seeds."""
     groups = groups_of(rows)
     names = list(groups[0][0])
-    lines = ["".join(f"{name:>10}" for name in names) + f"{'NFE':>6}  {'distance ratio':>16}  {'recognised':>16}"]
+    lines = ["".join(f"{name:>10} " for name in names) + f"{'NFE':>6}  {'distance ratio':>16}  {'recognised':>16}"]
     for values, group in groups:
         ratio, recognised = ([row[name] for row in group] for name in ("distance_ratio", "recognised"))
         lines.append(
-            "".join(f"{value or '–':>10}" for value in values.values())
+            "".join(f"{value if name in WORDS else short(value):>10} " for name, value in values.items())
             + f"{group[0]['nfe']:>6g}  {mean_and_spread(ratio):>16}  {mean_and_spread(recognised, 100, 1) + ' %':>16}"
         )
     return "\n".join(lines)
 
 
+def short(text):
+    """A number of the file for people: with four digits; a dash where there is none."""
+    return f"{float(text):.4g}" if text else "–"
+
+
 def sweep_lines(rows, measure="distance_ratio"):
     """What to draw of a sweep: the name of the x axis, and {line: (x, list of one value a seed)}, sorted by x.
 
-    x is the number of network evaluations where that varies, or else the number that does.
+    x is the number of network evaluations where that varies, or else the number that does and that all rows have.
     """
     groups = groups_of(rows)
-    numbers = [name for name in groups[0][0] if name not in WORDS]
+    numbers = [name for name in groups[0][0] if name not in WORDS and all(values[name] for values, _ in groups)]
     x = "nfe" if len({row["nfe"] for row in rows}) > 1 or not numbers else numbers[-1]
     lines = {}
     for values, group in groups:
         name = ", ".join(
-            value if key in WORDS else f"{key} {value or '–'}"
+            value if key in WORDS else f"{key} {short(value)}"
             for key, value in values.items()
             if key not in (x, "num_steps" if x == "nfe" else x)
         )

@@ -4,10 +4,11 @@ All that is random in a step (which images, sigma, noise, dropout) follows from 
 the step, so a run that is resumed ends with the weights of one that was never stopped.
 """
 
+import hashlib
 import math
 import time
 from contextlib import nullcontext
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from statistics import fmean as mean
 
@@ -29,6 +30,7 @@ from edm_lesson.data import choose_device
 from edm_lesson.designs import build_augment, build_denoiser, build_loss, choose_sampler
 from edm_lesson.distributed import any_stopped, averaged, largest, leads, loss_of_share, parallel, share_of
 from edm_lesson.runs import (
+    TrainingError,
     append_metrics,
     checkpoint_path,
     diverged,
@@ -125,14 +127,15 @@ class Trainer:
 
     `Trainer(config, images)` starts anew. `train()` goes on to the end of `config.training.images`, or to `until`;
     it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives what `edm_lesson.runs` lists,
-    and `resume()` takes up what it holds. `denoiser` is being trained, `ema_denoiser` is its moving average, which
+    and `resume()` takes up what it holds; a run there that isn't taken up is replaced only with `overwrite`, at the
+    start of `train()`. `denoiser` is being trained, `ema_denoiser` is its moving average, which
     makes the better images. `losses` are pairs (images seen, mean loss since the pair before).
 
     In several processes (`edm_lesson.distributed`) every one has a trainer; they take each step together.
     """
 
-    def __init__(self, config, images, run_dir=None, device=None):
-        self.config, self.run_dir = config, Path(run_dir) if run_dir else None
+    def __init__(self, config, images, run_dir=None, device=None, overwrite=False):
+        self.config, self.run_dir, self.overwrite = config, Path(run_dir) if run_dir else None, overwrite
         self.device = choose_device(device)
         expected = (config.data.img_channels, config.data.img_resolution, config.data.img_resolution)
         if tuple(images.pixels.shape[1:]) != expected:
@@ -173,6 +176,19 @@ class Trainer:
         """The averaged denoiser, in evaluation mode."""
         return self.ema.module.eval()
 
+    @property
+    def owns_run(self):
+        """Whether the checkpoint in `run_dir` is one that this trainer saved or resumed from."""
+        return self._saved is not None
+
+    @cached_property
+    def _data(self):
+        """What the images are known by in a checkpoint: their shape, and a digest of all that is trained on."""
+        digest = hashlib.sha256(self.images.pixels.cpu().contiguous().numpy())
+        if self.config.network.label_dim:
+            digest.update(self.images.labels.cpu().contiguous().numpy())
+        return {"shape": list(self.images.pixels.shape), "digest": digest.hexdigest()[:12]}
+
     def step(self):
         """Train on the next batch; returns its loss, on the device: of several processes, that of this one's share."""
         settings = self.config.training
@@ -200,11 +216,11 @@ class Trainer:
         Every `log_every` images the mean loss since the last time is appended to `losses` and to `metrics.jsonl`, and
         `callback(self)` is called; every `save_every`, at the end, on Ctrl-C and on SIGTERM a checkpoint is saved;
         every `sample_every` and at the end a grid is drawn. Of several processes the first alone does all that; one
-        that is stopped stops all. Raises `TrainingError` where a loss isn't finite, and where another run trains into
-        `run_dir`.
+        that is stopped stops all. Raises `TrainingError` where a loss isn't finite, where another process trains into
+        `run_dir`, and where that holds a run that was neither taken up nor may be overwritten.
         """
         settings = self.config.training
-        until = min(until or settings.images, settings.images)
+        until = settings.images if until is None else min(until, settings.images)
         folder = open_run(self.run_dir, self) if self.run_dir and leads() else nullcontext()
         seen, hidden = min(self.images_seen, until), not (progress and leads())
         bar = tqdm(total=until, initial=seen, unit="img", unit_scale=True, disable=hidden)
@@ -298,6 +314,7 @@ class Trainer:
                 images_seen=self.images_seen,
                 seconds=self.seconds,
                 offset=list(self.images.offset),
+                data=self._data,
                 losses=self.losses,
                 recent=self._recent,
                 param_groups=self.optimizer.state_dict()["param_groups"],
@@ -314,11 +331,14 @@ class Trainer:
     def resume(self):
         """Take up training where the run's checkpoint left off; returns self.
 
-        Raises `CheckpointError` where there is none, or where it belongs to another configuration or is no run's.
+        Raises `CheckpointError` where there is none, or where it belongs to another configuration or is no run's, and
+        `TrainingError` without a `run_dir` and where the run was trained on other images.
         """
+        if self.run_dir is None:
+            raise TrainingError("run_dir is None; to resume, give the trainer the folder of a run as run_dir.")
         path = checkpoint_path(self.run_dir)
         checkpoint = load_checkpoint(path)
-        if not checkpoint.part("optimizer"):
+        if "param_groups" not in checkpoint.state:
             raise CheckpointError(f"{path} holds a model alone, to sample from; training can't go on with it.")
         theirs, ours = config_to_dict(checkpoint.config), config_to_dict(self.config)
         for section in ours:
@@ -327,6 +347,17 @@ class Trainer:
                     f"The run in {self.run_dir} was started with {section} {theirs[section]}, not {ours[section]}. "
                     "Resume with the same configuration, or choose another folder."
                 )
+        before = checkpoint.state.get("data", self._data)  # older checkpoints don't say
+        if before != self._data:
+            told = "{} images of {}, digest {}"
+            was, now = (
+                told.format(f"{data['shape'][0]:,}", tuple(data["shape"][1:]), data["digest"])
+                for data in (before, self._data)
+            )
+            raise TrainingError(
+                f"The run in {self.run_dir} was trained on {was}, not on {now}. Resume with the same images, or choose "
+                "another folder."
+            )
         checkpoint.restore("model", self.denoiser)
         checkpoint.restore("ema", self.ema.module)
         restore_optimizer(self.optimizer, checkpoint.part("optimizer"), checkpoint.state["param_groups"])

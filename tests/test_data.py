@@ -76,6 +76,49 @@ def test_colour_is_centred_channel_by_channel():
     torch.testing.assert_close(batch.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
 
 
+PIXELS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pixels": PIXELS.float()}, r"pixels is torch\.float32 \(4, 3, 8, 8\)"),
+        ({"pixels": PIXELS[0]}, r"pixels is torch\.uint8 \(3, 8, 8\)"),
+        ({"pixels": PIXELS[:0], "labels": torch.zeros(0)}, r"pixels is torch\.uint8 \(0, 3, 8, 8\).*N at least 1"),
+        ({"pixels": PIXELS.numpy()}, "pixels is ndarray"),
+        ({"labels": torch.zeros(3)}, r"labels is torch\.float32 \(3,\); for 4 images"),
+        ({"labels": torch.zeros(4, 1)}, r"labels is torch\.float32 \(4, 1\)"),
+        ({"labels": [0, 1, 2, 3]}, "labels is list"),
+        ({"labels": torch.zeros(4, dtype=torch.bool)}, r"labels is torch\.bool"),
+        ({"labels": torch.tensor([0, 1, 2.5, 3])}, "labels contains 2.5"),
+        ({"labels": torch.tensor([0, 1, -1, 3])}, "labels contains -1"),
+        ({"offset": (0.1, 0.2)}, r"offset is \(0.1, 0.2\); it must be a tuple of 1 or 3 number"),
+        ({"offset": ()}, r"offset is \(\)"),
+        ({"offset": 0.5}, r"offset is 0\.5; it must be a tuple"),
+        ({"offset": (float("nan"),)}, "offset is nan"),
+    ],
+)
+def test_what_is_no_data_set_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Images(**{"pixels": PIXELS, "labels": torch.zeros(4, dtype=torch.long)} | fields)
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(4), torch.arange(4), torch.arange(4, dtype=torch.uint8)])
+@pytest.mark.parametrize("offset", [(0.5,), (0.1, 0.2, 0.3)])
+def test_labels_may_be_any_whole_numbers_and_an_offset_one_or_one_a_channel(labels, offset):
+    expected = torch.full((4, 3, 8, 8), -1.0) - torch.tensor(offset).reshape(-1, 1, 1)
+    torch.testing.assert_close(Images(PIXELS, labels, offset).batch(), expected)
+
+
+def test_images_of_one_grey_do_not_spread():
+    for value in range(256):
+        images = Images(torch.full((3, 1, 7, 7), value, dtype=torch.uint8), torch.zeros(3))
+        for same in (images, images.centred()):
+            spread = same.statistics()["std"]
+            assert isinstance(spread, float), "not complex"
+            assert spread == pytest.approx(0, abs=1e-12)
+
+
 def test_files_are_extracted_once_from_a_folder_that_is_only_read(places):
     archives, extracted = places
     archives.chmod(0o555)
@@ -175,6 +218,110 @@ def test_a_folder_of_pictures_is_scaled_cropped_and_labelled_by_subfolder(tmp_pa
     assert load_images(tmp_path, img_resolution=16, img_channels=1).pixels.shape == (2, 1, 16, 16)
 
 
+@pytest.fixture
+def one_picture(tmp_path):
+    """A function that saves a picture alone in a folder, and gives what is loaded from there: (C, H, W) as lists."""
+
+    def load(picture, img_channels=1, suffix="png", **settings):
+        picture.save(tmp_path / f"a.{suffix}", **settings)
+        pixels = load_images(tmp_path, img_channels=img_channels).pixels[0].tolist()
+        (tmp_path / f"a.{suffix}").unlink()
+        return pixels
+
+    return load
+
+
+SIXTEEN_BITS = [[0, 128, 129, 257], [1000, 32768, 65406, 65535]]
+EIGHT_BITS = [[0, 0, 1, 1], [4, 128, 254, 255]]  # 65535 / 257 is 255
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("<u2", "png"), ("<u2", "tif"), (">u2", "tif"), ("<i4", "tif")])
+def test_sixteen_bits_of_grey_are_scaled_to_eight(kind, suffix, one_picture):
+    deep = Image.fromarray(np.array(SIXTEEN_BITS, dtype=kind))
+    assert one_picture(deep, suffix=suffix) == [EIGHT_BITS]
+    assert one_picture(deep, 3, suffix) == [EIGHT_BITS] * 3
+
+
+def test_a_transparent_grey_of_sixteen_bits_is_black(one_picture):
+    deep = Image.fromarray(np.array(SIXTEEN_BITS, dtype=np.uint16))
+    assert one_picture(deep, transparency=32768) == [[[0, 0, 1, 1], [4, 0, 254, 255]]]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (np.float32([[0, 0.5]]), "floating-point numbers"),
+        (np.int32([[0, 65536]]), "numbers from 0 to 65536"),
+        (np.int32([[-1, 5]]), "numbers from -1 to 5"),
+    ],
+)
+def test_pictures_without_a_known_white_are_refused(numbers, message, tmp_path):
+    Image.fromarray(numbers).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=rf"a\.tif can't be read as a picture \(it holds {message}.*8 or 16 bits"):
+        load_images(tmp_path)
+
+
+def test_transparent_pictures_are_put_on_black(one_picture):
+    colour = Image.fromarray(np.uint8([[[200, 100, 50, 0], [200, 100, 50, 255], [200, 100, 50, 128]]]))
+    for suffix in ("png", "tif"):
+        assert one_picture(colour, 3, suffix) == [[[0, 200, 100]], [[0, 100, 50]], [[0, 50, 25]]]
+    grey = Image.fromarray(np.uint8([[[200, 0], [200, 255], [200, 128]]]), "LA")
+    assert one_picture(grey) == [[[0, 200, 100]]]
+    assert one_picture(grey, 3) == [[[0, 200, 100]]] * 3
+
+
+def test_transparent_colours_of_a_palette_or_a_key_are_put_on_black(one_picture):
+    indexed = Image.fromarray(np.uint8([[0, 1, 2]]), "P")
+    indexed.putpalette([255, 255, 255, 0, 0, 255, 10, 20, 30])
+    assert one_picture(indexed, 3) == [[[255, 0, 10]], [[255, 0, 20]], [[255, 255, 30]]]
+    for suffix in ("png", "gif"):
+        assert one_picture(indexed, 3, suffix, transparency=0) == [[[0, 0, 10]], [[0, 0, 20]], [[0, 255, 30]]]
+    alphas = bytes([255, 0, 255])
+    assert one_picture(indexed, 3, transparency=alphas) == [[[255, 0, 10]], [[255, 0, 20]], [[255, 0, 30]]]
+    colour = Image.fromarray(np.uint8([[[1, 2, 3], [4, 5, 6]]]))
+    assert one_picture(colour, 3, transparency=(4, 5, 6)) == [[[1, 0]], [[2, 0]], [[3, 0]]]
+    assert one_picture(Image.fromarray(np.uint8([[7, 8]])), transparency=7) == [[[0, 8]]]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [
+        (1, [[10, 20, 30], [40, 50, 60]]),
+        (2, [[30, 20, 10], [60, 50, 40]]),
+        (3, [[60, 50, 40], [30, 20, 10]]),
+        (4, [[40, 50, 60], [10, 20, 30]]),
+        (5, [[10, 40], [20, 50], [30, 60]]),
+        (6, [[40, 10], [50, 20], [60, 30]]),  # a quarter turn clockwise, as of a telephone held upright
+        (7, [[60, 30], [50, 20], [40, 10]]),
+        (8, [[30, 60], [20, 50], [10, 40]]),
+    ],
+)
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_pictures_are_turned_as_their_exif_orientation_says(kind, orientation, upright, one_picture):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    factor = 257 if kind is np.uint16 else 1
+    stored = Image.fromarray(np.array([[10, 20, 30], [40, 50, 60]], dtype=kind) * kind(factor))
+    assert one_picture(stored, exif=exif) == [upright]
+
+
+def test_a_picture_beside_classes_is_refused_and_empty_subfolders_are_ignored(tmp_path):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name, (8, 8), (0, 0, 0))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("no picture")
+    assert load_images(tmp_path).labels.tolist() == [0, 0]
+    picture(tmp_path / "cats" / "c.png", (8, 8), (0, 0, 0))
+    with pytest.raises(
+        DataError, match=r"a\.png lies beside.*cats.*move it into a subfolder, or remove the subfolders"
+    ):
+        load_images(tmp_path)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).unlink()
+    picture(tmp_path / "dogs" / "puppies" / "d.png", (8, 8), (0, 0, 0))
+    assert load_images(tmp_path).labels.tolist() == [0, 1]
+
+
 def test_bad_folders_are_refused_with_the_file(tmp_path):
     with pytest.raises(DataError, match="There is no picture in"):
         load_images(tmp_path)
@@ -194,14 +341,26 @@ def test_an_npz_file_is_taken_as_it_is_and_bad_ones_are_refused(tmp_path):
     images = load_images(tmp_path / "mine.npz")
     assert np.array_equal(images.pixels.numpy(), pixels)
     assert images.labels.tolist() == list(range(5))
+    assert np.array_equal(load_images(tmp_path / "mine.npz", img_resolution=8).pixels.numpy(), pixels)
+    np.savez(tmp_path / "no labels.npz", images=pixels)
+    assert load_images(tmp_path / "no labels.npz").labels.tolist() == [0] * 5
     for name, arrays, message in [
         ("float", {"images": pixels / 255}, "float64"),
         ("other", {"pictures": pixels}, "images"),
         ("pickle", {"images": np.array([{}], dtype=object)}, "pickle"),
+        ("empty", {"images": pixels[..., :0]}, r"uint8 \(5, 3, 8, 0\)"),
+        ("huge", {"images": pixels, "labels": np.full(5, 2**63, dtype=np.uint64)}, "labels"),
     ]:
         np.savez(tmp_path / f"{name}.npz", **arrays)
         with pytest.raises(DataError, match=message):
             load_images(tmp_path / f"{name}.npz")
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 8), (20, 20)])
+def test_an_npz_file_of_another_size_is_refused_and_not_padded(height, width, tmp_path):
+    np.savez(tmp_path / "mine.npz", images=np.zeros((2, 1, height, width), np.uint8))
+    with pytest.raises(DataError, match=rf"mine\.npz are {width}×{height}, and img_resolution is 16"):
+        load_images(tmp_path / "mine.npz", img_resolution=16)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +369,7 @@ def test_an_npz_file_is_taken_as_it_is_and_bad_ones_are_refused(tmp_path):
         ({"name": "mnits"}, "no data set 'mnits'"),
         ({"name": "mnist", "split": "dev"}, "split is 'dev'"),
         ({"name": "mnist", "img_resolution": 20}, "img_resolution is 20; it must be a whole number, 28 or more"),
+        ({"name": ".", "img_resolution": 0}, "img_resolution is 0; it must be a whole number, 1 or more"),
         ({"name": "mnist", "img_channels": 3}, "mnist has 1 channel"),
         ({"name": "mnist", "img_channels": 2}, "img_channels is 2; it must be 1 or 3"),
         ({"name": "mnist", "device": "toaster"}, "device is 'toaster'"),

@@ -16,8 +16,10 @@ from edm_lesson.studies import Study, StudyError, load_study, results_of, run_st
 class Level:
     """A judge that says how bright the samples are."""
 
-    count = 4
     calls = 0
+
+    def __init__(self, count):
+        self.count = count
 
     def __call__(self, pixels):
         Level.calls += 1
@@ -36,7 +38,8 @@ TINY = Study(
 
 
 def go(folder, study=TINY, **settings):
-    return run_study(study, Level, folder, num_steps=2, device="cpu", progress=False, **settings)
+    settings = {"num_samples": 4, "num_steps": 2, **settings}
+    return run_study(study, Level, folder, device="cpu", progress=False, **settings)
 
 
 @pytest.mark.parametrize("name", study_names())
@@ -88,13 +91,46 @@ def test_each_row_is_trained_and_measured_once_a_seed(tmp_path):
     assert [float(row["distance_ratio"]) for row in rows] == pytest.approx([x["distance_ratio"] for x in results])
 
 
+def test_each_seed_is_trained_and_sampled_with_its_own(tmp_path, monkeypatch):
+    sampled, measure = [], studies.evaluate_seed
+    monkeypatch.setattr(
+        studies,
+        "evaluate_seed",
+        lambda denoiser, judge, seed, **settings: (
+            sampled.append((denoiser.config.training.seed, seed)) or measure(denoiser, judge, seed, **settings)
+        ),
+    )
+    go(tmp_path, rows=["A"], seeds=2)
+    assert sampled == [(0, 0), (1, 1)]
+
+
+def test_the_file_is_written_after_every_run_and_keeps_all_seeds(tmp_path, monkeypatch):
+    written, write = [], studies.write_table
+
+    def look(study, folder):
+        write(study, folder)
+        written.append(len((folder / "tiny.csv").read_text().splitlines()) - 1)
+
+    monkeypatch.setattr(studies, "write_table", look)
+    go(tmp_path, seeds=2)
+    assert written == [1, 2, 3, 4, 4]
+    go(tmp_path, rows=["A"], seeds=1)
+    assert written[-1] == 4, "what other seeds and rows have is kept"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["tiny.csv"]
+
+
 def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypatch):
-    straight = go(tmp_path / "straight")
+    straight, begun = go(tmp_path / "straight"), []
 
     class Stopping(studies.Trainer):
         def train(self, until=None, **settings):
             super().train(until=32, **settings)
             raise KeyboardInterrupt
+
+    class Watched(studies.Trainer):
+        def train(self, **settings):
+            begun.append(self.images_seen)
+            super().train(**settings)
 
     with monkeypatch.context() as patch:
         patch.setattr(studies, "Trainer", Stopping)
@@ -102,7 +138,9 @@ def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypa
             go(tmp_path / "stopped")
     assert results_of(TINY, tmp_path / "stopped", 1) == []
     assert "missing" in study_table(TINY, [])
+    monkeypatch.setattr(studies, "Trainer", Watched)
     again = go(tmp_path / "stopped")
+    assert begun == [32, 0], "row A goes on, row B 2 begins"
     for found, expected in zip(again, straight, strict=True):
         assert found["distance_ratio"] == expected["distance_ratio"]
 
@@ -122,8 +160,33 @@ def test_results_with_other_settings_are_not_mixed_in(tmp_path):
     go(tmp_path, rows=["A"])
     with pytest.raises(StudyError, match=r"other settings than row 'A' has with 128 images"):
         go(tmp_path, study=Study("tiny", "smoke", 128, TINY.rows))
-    facts = json.loads((tmp_path / "A" / "seed0" / "result.json").read_text())
-    assert facts["environment"]["device"] == "cpu"
+    path = tmp_path / "A" / "seed0" / "result.json"
+    assert json.loads(path.read_text())["environment"]["device"] == "cpu"
+    with pytest.raises(StudyError, match="was measured with num_samples 4, not 8"):
+        go(tmp_path, num_samples=8)
+    with pytest.raises(StudyError, match="was measured with num_steps 2, not 3"):
+        go(tmp_path, num_steps=3)
+    assert not (tmp_path / "B_2").exists(), "it is said before the other row is trained"
+    path.rename(tmp_path / "A" / "seed0" / "old.json")
+    assert go(tmp_path, rows=["A"], num_samples=8)[0]["num_samples"] == 8, "measured anew, without training"
+
+
+def test_a_damaged_result_is_told_and_kept(tmp_path):
+    go(tmp_path, rows=["A"])
+    path = tmp_path / "A" / "seed0" / "result.json"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(StudyError, match=r"result.json is damaged .* move .* away to measure the run anew"):
+        go(tmp_path)
+    assert len(path.read_text()) == 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"), [({"seeds": 0}, "seeds is 0"), ({"num_samples": 1}, "num_samples is 1")]
+)
+def test_numbers_without_sense_are_refused_before_training(tmp_path, settings, words):
+    with pytest.raises(ValueError, match=words):
+        go(tmp_path / "x", **settings)
+    assert not (tmp_path / "x").exists()
 
 
 def test_the_table_gives_mean_and_spread_over_the_seeds():
@@ -140,3 +203,5 @@ def test_the_command_line_says_what_is_missing_without_training(run, tmp_path):
     assert text.count("missing") == 6
     assert not (tmp_path / "x").exists()
     assert "study is 'ablations'; it must be one of ablation, choices" in run("study", "ablations")[2]
+    assert "row is 'Z'; it must be one of A, B" in run("study", "ablation", "--only", "Z", "--status")[2]
+    assert "seeds is -1" in run("study", "ablation", "--seeds", "-1", "--status")[2]

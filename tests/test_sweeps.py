@@ -5,9 +5,10 @@ import csv
 import pytest
 import torch
 
-from edm_lesson import sweeps
+from edm_lesson import evaluation, sweeps
+from edm_lesson.designs import DESIGNS
 from edm_lesson.ideal import GaussianDenoiser
-from edm_lesson.samplers import edm_sampler
+from edm_lesson.samplers import edm_sampler, general_sampler
 from edm_lesson.samplers.images import SeededNoise
 from edm_lesson.sweeps import SweepError, read_sweep, sweep, sweep_lines, sweep_points, sweep_table
 
@@ -69,6 +70,69 @@ def test_rows_hold_what_the_sampler_gives(tmp_path):
     assert rows[4]["distance_ratio"] == pytest.approx(by_hand, abs=0.01)
 
 
+def test_every_setting_reaches_the_sampler(tmp_path):
+    settings = {"solver": "euler", "num_steps": 5, "sigma_max": 9.0, "rho": 3.0, "S_churn": 4.0}
+    changed = {}
+    for name, value in {**settings, "design": "vp", "seed": 0}.items():
+        points = sweep_points(**({} if name == "seed" else {name: [value]}))
+        (row,) = sweep(Gaussian(), Spread(), points, tmp_path / f"{name}.csv", seeds=1, progress=False)
+        changed[name] = row["distance_ratio"]
+    assert len(set(changed.values())) == len(changed), "two settings gave the same samples"
+
+    points = sweep_points(**{name: [value] for name, value in settings.items()})
+    (row,) = sweep(Gaussian(), Spread(), points, tmp_path / "all.csv", seeds=1, progress=False)
+    noise = SeededNoise(range(8))
+    samples = general_sampler(Gaussian(), noise.latents((1, 4, 4)), randn_like=noise.randn_like, **settings)
+    assert row["distance_ratio"] == pytest.approx(samples.clamp(-1, 1).std().item() / 0.5, abs=0.01)
+    assert row["nfe"] == 5
+
+
+def test_network_evaluations_are_those_that_a_sample_costs(tmp_path):
+    class Counting(Gaussian):
+        calls = 0
+
+        def forward(self, x, sigma):
+            Counting.calls += 1
+            return super().forward(x, sigma)
+
+    for point in sweep_points(design=DESIGNS, solver=("heun", "euler"), num_steps=(1, 4)):
+        Counting.calls = 0
+        path = tmp_path / "_".join(map(str, (point["design"], point["solver"], f"{point['num_steps']}.csv")))
+        (row,) = sweep(Counting(), Spread(), [point], path, seeds=1, batch_size=8, progress=False)
+        assert row["nfe"] == Counting.calls, point
+
+
+def test_a_row_that_was_cut_off_is_measured_again(tmp_path):
+    path, points, judge = tmp_path / "x.csv", sweep_points(num_steps=(1, 2)), Spread()
+    rows = sweep(Gaussian(), judge, points, path, seeds=1, progress=False)
+    whole = path.read_text()
+    path.write_text(whole[:-9])
+    assert len(read_sweep(path)) == 1
+    again = sweep(Gaussian(), judge, points, path, seeds=1, progress=False)
+    assert judge.calls == 3
+    assert [row["distance_ratio"] for row in again] == pytest.approx([row["distance_ratio"] for row in rows])
+    assert path.read_text().count("\n") == whole.count("\n")
+
+
+def test_two_sweeps_into_one_file_both_keep_their_rows(tmp_path):
+    path, points = tmp_path / "x.csv", sweep_points(num_steps=(1, 2))
+
+    class Meanwhile(Spread):
+        def __call__(self, pixels):
+            if self.calls == 0:
+                sweep(Gaussian(), Spread(), sweep_points(num_steps=(2, 3)), path, seeds=1, progress=False)
+            return super().__call__(pixels)
+
+    sweep(Gaussian(), Meanwhile(), points, path, seeds=1, progress=False)
+    assert sorted(row["num_steps"] for row in read_sweep(path)) == [1, 2, 3], "each once, though 2 was measured twice"
+
+
+@pytest.mark.parametrize("wrong", [{"rho": [7, -1]}, {"num_steps": [0]}, {"S_churn": [-1.0]}, {"sigma_max": [0.0]}])
+def test_numbers_that_no_sampler_takes_are_refused_before_anything_is_measured(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        sweep_points(**wrong)
+
+
 def test_a_stopped_sweep_goes_on_and_measures_nothing_twice(tmp_path, monkeypatch):
     path, points, judge = tmp_path / "x.csv", sweep_points(num_steps=(1, 2, 3)), Spread()
 
@@ -104,13 +168,41 @@ def test_the_file_is_a_tidy_table(tmp_path):
     assert (row["design"], row["solver"], row["num_steps"], row["rho"], row["nfe"]) == ("vp", "euler", "18", "", "18")
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "\x00\x01", "weights\n1\n"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n1,2\n", "\x00\x01", "weights\n1\n", f"{sweeps.HEADINGS}a,8\n", f"{sweeps.HEADINGS}{'1,' * 15}1\n"],
+)
 def test_another_file_is_refused_and_kept(tmp_path, text):
     path = tmp_path / "x.csv"
     path.write_text(text)
     with pytest.raises(SweepError, match="holds no sweep"):
         sweep(Gaussian(), Spread(), sweep_points(), path, progress=False)
     assert path.read_text() == text
+
+
+def test_the_picture_can_t_take_the_place_of_the_figures(tmp_path):
+    with pytest.raises(SweepError, match=r"kept in a .csv file, with its picture beside it; .*x.png is none"):
+        sweep(Gaussian(), Spread(), sweep_points(), tmp_path / "x.png", progress=False)
+
+
+def test_the_command_measures_goes_on_and_says_what_is_wrong_first(run, tmp_path, monkeypatch, make_denoiser):
+    judge, path = Spread(), tmp_path / "x.csv"
+    monkeypatch.setattr(evaluation, "Judge", lambda count, device: judge)
+    settings = ("--num-samples", 8, "--seeds", 2, "--out", path, "--device", "cpu")
+    code, text, error = run("sweep", "--num-steps", "1,2", "--design", "edm,vp", *settings)
+    assert code == 0, error
+    assert judge.calls == 8
+    assert text.count("±") == 8
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert run("sweep", "--num-steps", "2", "--design", "vp", *settings)[0] == 0
+    assert judge.calls == 8, "the file has all that"
+    for words, *wrong in [
+        ("rho is -1.0", "--rho", "7,-1"),
+        ("--seeds is 0", "--seeds", 0),
+        ("x.png is none", "--out", tmp_path / "x.png"),
+    ]:
+        assert words in run("sweep", *settings, *wrong)[2]
+    assert judge.calls == 8
 
 
 def rows_of(ratios, **settings):
@@ -141,6 +233,8 @@ def test_the_picture_has_a_line_for_each_setting_but_the_x_axis():
     x, lines = sweep_lines(rows)
     assert x == "nfe"
     assert lines == {"rho 3": ((7, 15), ([7.0, -1.0], [11.0, -5.0])), "rho 7": ((7, 15), ([11.0, 3.0], [15.0, -1.0]))}
+    x, lines = sweep_lines(rows_of([1.0], rho=7.0) + rows_of([2.0], design="vp", sigma_max=152.1669703, rho=None))
+    assert (x, list(lines)) == ("sigma_max", ["edm, rho 7", "vp, rho –"])
     x, lines = sweep_lines(rows_of([1.0], rho=3.0) + rows_of([2.0], rho=5.0))
     assert (x, lines) == ("rho", {"": ((3.0, 5.0), ([1.0], [2.0]))})
 

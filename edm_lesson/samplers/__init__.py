@@ -1,6 +1,8 @@
 """Sampling: steps down the noise levels, from pure noise to an image.
 
-A denoiser is anything that maps (x, sigma) to an estimate of the clean images. `sigma` is a number here.
+A denoiser is anything that maps (x, sigma) to an estimate of the clean images, shaped like x. The samplers call it with
+`sigma` as a tensor (B,), one level an image, which it must accept (`sigma.reshape(-1, 1, 1, 1)` fits x); the steps call
+it with the number that they are given.
 """
 
 from edm_lesson.samplers.edm import add_churn, edm_sampler, euler_step, heun_step

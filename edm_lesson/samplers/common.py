@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from edm_lesson.checks import check_finite, check_images, check_labels, check_number
+from edm_lesson.checks import check_finite, check_images, check_labels, check_number, levels_of
 
 
 def state_of(latents):
@@ -17,17 +17,24 @@ def prepare_denoiser(denoiser, latents, class_labels):
 
     The denoiser sees x in the latents' dtype and sigma as (B,), which every EDM code understands; `class_labels`
     are handed over only where they are given. What it returns is converted to the precision of the state. Raises
-    `ValueError` where a level is too high for that dtype and, on the CPU, where the denoiser's answer is not finite.
+    `ValueError` where that dtype can't hold a level, where the denoiser's answer is not shaped like x and, on the CPU,
+    where it is not finite.
     """
     check_images(latents, getattr(denoiser, "img_channels", None), name="latents")
     check_finite("latents", latents, values=True)
     if class_labels is not None and hasattr(denoiser, "label_dim"):
         class_labels = check_labels(class_labels, denoiser.label_dim, latents, values=True)
     extra = () if class_labels is None else (class_labels,)
+    lowest, _ = levels_of(latents.dtype)
 
     def denoise(x, sigma):
-        check_number("sigma", sigma, at_most=torch.finfo(latents.dtype).max)
+        check_number("sigma", sigma, above=lowest, at_most=torch.finfo(latents.dtype).max)
         denoised = denoiser(x.to(latents.dtype), latents.new_full((len(x),), sigma), *extra)
+        if denoised.shape != x.shape:
+            raise ValueError(
+                f"the denoiser answers {tuple(denoised.shape)} to x of shape {tuple(x.shape)} and sigma of shape "
+                f"({len(x)},); it must answer in the shape of x."
+            )
         check_finite(f"the denoiser's answer at sigma {sigma:g}", denoised)
         return denoised.to(x.dtype)
 

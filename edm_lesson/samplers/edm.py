@@ -71,7 +71,8 @@ def edm_sampler(
 
     Parameters
     ----------
-    denoiser : (x, sigma) or (x, sigma, class_labels) -> D(x; sigma), shaped like x.
+    denoiser : (x, sigma) or (x, sigma, class_labels) -> D(x; sigma), shaped like x. It must accept `sigma` as a
+        tensor (B,), in the dtype of x; `sigma.reshape(-1, 1, 1, 1)` fits x.
     latents : noise of unit variance, (B, C, H, W). The result has its shape, dtype and device.
     class_labels : as the denoiser takes them; None for none.
     num_steps, sigma_min, sigma_max, rho : the noise levels (`edm_sigmas`), clipped to the denoiser's own
@@ -82,8 +83,8 @@ def edm_sampler(
         (after churn), the images there and D(x; sigma).
 
     2 * num_steps - 1 denoiser evaluations. Raises `ValueError` for impossible settings (see `checks`), latents
-    that are not finite floating-point images, labels that the denoiser does not have, and a range of sigma
-    without overlap with the denoiser's.
+    that are not finite floating-point images, labels that the denoiser does not have, a range of sigma
+    without overlap with the denoiser's, and an answer that is not shaped like x.
     """
     check_levels(num_steps, sigma_min, sigma_max, rho)
     check_churn(S_churn, S_min, S_max, S_noise)

@@ -17,7 +17,11 @@ DISCRETIZATIONS = ("edm", "vp", "ve", "iddpm")
 
 
 def default_range(discretization, epsilon_s=1e-3):
-    """The sigma_min and sigma_max that go with the time steps of a design (Table 1, parameters)."""
+    """The sigma_min and sigma_max that go with the time steps of a design (Table 1, parameters).
+
+    `discretization` is "edm", "vp", "ve" or "iddpm"; `ValueError` for another word.
+    """
+    check_choice("discretization", discretization, DISCRETIZATIONS)
     vp = VPSchedule()
     ranges = (0.002, 80.0), (vp.sigma(epsilon_s).item(), vp.sigma(1.0).item()), (0.02, 100.0), (0.002, 81.0)
     return dict(zip(DISCRETIZATIONS, ranges, strict=True))[discretization]
@@ -27,8 +31,9 @@ def time_steps(discretization, num_steps, sigma_min, sigma_max, rho=7.0, epsilon
     """The levels from `sigma_max` down to `sigma_min`, spaced as a design does it: float64 (num_steps,) (Table 1).
 
     "edm", "vp", "ve" or "iddpm"; the last takes those of its table (`iddpm_table`) that lie in the range. Raises
-    `ValueError` where there are fewer than `num_steps` of them.
+    `ValueError` where there are fewer than `num_steps` of them, and for another word.
     """
+    check_choice("discretization", discretization, DISCRETIZATIONS)
     if discretization == "edm":
         return edm_sigmas(num_steps, sigma_min, sigma_max, rho)[:-1]
     if discretization == "ve":
@@ -47,7 +52,11 @@ def time_steps(discretization, num_steps, sigma_min, sigma_max, rho=7.0, epsilon
 
 
 def scale(scaling, sigma):
-    """The factor s at the noise level `sigma`, and ds/dsigma: 1, or what keeps the variance of x at 1 (Table 1)."""
+    """The factor s at the noise level `sigma`, and ds/dsigma: 1, or what keeps the variance of x at 1 (Table 1).
+
+    `scaling` is "none" or "vp"; `ValueError` for another word.
+    """
+    check_choice("scaling", scaling, ("none", "vp"))
     if scaling == "none":
         return 1.0, 0.0
     s = 1 / math.sqrt(sigma**2 + 1)
@@ -67,8 +76,10 @@ def solver_step(slope, x, t, t_next, solver="heun", alpha=1.0):
     """One step along `slope(x, t)` from time `t` to `t_next`: the new x, and D at the start.
 
     "heun" takes a second slope at `alpha` of the way, and a mean of the two such that the error is of second order;
-    not where `t_next` is 0, where the slope is not defined and Euler's step stands.
+    not where `t_next` is 0, where the slope is not defined and Euler's step stands. "euler" always leaves it at that;
+    `ValueError` for another word.
     """
+    check_choice("solver", solver, ("euler", "heun"))
     h = t_next - t
     d, denoised = slope(x, t)
     if solver == "heun" and t_next > 0:

@@ -37,13 +37,24 @@ def sample_images(
     """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
 
     Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn. `settings`
-    go to `sampler`, which is called as `edm_sampler` is. Raises `ValueError` as that does.
+    go to `sampler`, which is called as `edm_sampler` is. The size of the images is the denoiser's, by its attributes
+    `img_channels` and `img_resolution`; the device is that of its first parameter, or the CPU where it has none. Raises
+    `ValueError` as `sampler` does, for a denoiser without a size, and for `classes` without entries.
     """
     check_count("num_samples", num_samples)
     check_count("batch_size", batch_size)
     check_count("seed", seed, minimum=0)
-    device = next((parameter.device for parameter in denoiser.parameters()), torch.device("cpu"))
-    shape = (denoiser.img_channels, denoiser.img_resolution, denoiser.img_resolution)
+    if classes is not None and len(classes) == 0:
+        raise ValueError("classes is empty; name one class or more, or leave it out.")
+    channels, resolution = (getattr(denoiser, name, None) for name in ("img_channels", "img_resolution"))
+    if channels is None or resolution is None:
+        raise ValueError(
+            f"the denoiser, a {type(denoiser).__name__}, has no img_channels and img_resolution to say what size to draw; "
+            "set them, or call a sampler, such as edm_sampler, with latents of that size."
+        )
+    parameters = denoiser.parameters() if isinstance(denoiser, torch.nn.Module) else ()
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
+    shape = (channels, resolution, resolution)
     batches = []
     for start in tqdm(range(0, num_samples, batch_size), unit="batch", disable=not progress):
         numbers = range(start, min(start + batch_size, num_samples))
