@@ -253,8 +253,8 @@ def evaluate(
     from edm_lesson.runs import describe_environment
 
     steps = [parse_whole("--num-steps", part) for part in split(num_steps)]
-    check_count("--num-samples", num_samples, minimum=2)
-    check_count("--seeds", seeds)
+    check_count("num_samples", num_samples, minimum=2)
+    check_count("seeds", seeds)
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
     check_digits(denoiser)
@@ -263,10 +263,8 @@ def evaluate(
     batch_size = batch_size_for(device) if batch_size is None else batch_size
     results = evaluate_steps(denoiser, judge, steps, column, seeds=seeds, batch_size=batch_size, S_churn=s_churn)
     print(quality_table(results, judge))
-    settings = {"sampler": sampler, "S_churn": s_churn or None, "num_samples": num_samples, "seeds": seeds}
-    changed = [f"{name}{value}" for name, value in settings.items() if value not in (None, 2000, 3)]
-    name = "_".join([name_of(checkpoint), f"steps{num_steps}", *changed])
-    out = out or Path("runs", "evaluation", f"{name}.json")
+    settings = f"{column}_steps{','.join(map(str, steps))}_churn{s_churn:g}_samples{num_samples}_seeds{seeds}"
+    out = out or Path("runs", "evaluation", f"{name_of(checkpoint)}_{settings}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     facts = {"checkpoint": checkpoint, "num_samples": num_samples, "sampler": column, "S_churn": s_churn}
     facts |= {"real": judge.real, "results": results}
@@ -313,8 +311,8 @@ def sweep(
         [parse_number("--rho", part) for part in split(rho)],
         [parse_number("--S-churn", part) for part in split(s_churn)],
     )
-    check_count("--num-samples", num_samples, minimum=2)
-    check_count("--seeds", seeds)
+    check_count("num_samples", num_samples, minimum=2)
+    check_count("seeds", seeds)
     out = out or Path("runs", "sweeps", f"{name_of(checkpoint)}.csv")
     read_sweep(out)  # what is wrong there is said before anything is measured
     device = choose_device(device)

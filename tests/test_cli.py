@@ -201,6 +201,28 @@ def test_quality_is_measured_shown_and_kept(run, tmp_path, few_digits):
     assert "real" in text
 
 
+def test_measurements_with_other_settings_go_to_other_files(run, tmp_path, few_digits, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ["evaluate", "--device", "cpu", "--num-samples", 4, "--num-steps", 1, "--seeds", 1]
+    for settings in ([], ["--S-churn", 10], ["--sampler", "vp"], ["--num-steps", "1,2"], ["--seeds", 2]):
+        assert run(*common, *settings)[0] == 0
+    assert len(list((tmp_path / "runs" / "evaluation").iterdir())) == 5
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [
+        ("lesson", "lesson"),
+        ("runs/v1.5", "v1.5"),
+        ("runs/mine/checkpoint.previous.safetensors", "mine"),
+        ("denoiser.safetensors", "denoiser"),
+        ("kept/good.safetensors", "good"),
+    ],
+)
+def test_files_about_a_checkpoint_are_named_after_what_it_is(checkpoint, name):
+    assert cli.name_of(checkpoint) == name
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -198,7 +198,7 @@ def test_the_command_measures_goes_on_and_says_what_is_wrong_first(run, tmp_path
     assert judge.calls == 8, "the file has all that"
     for words, *wrong in [
         ("rho is -1.0", "--rho", "7,-1"),
-        ("--seeds is 0", "--seeds", 0),
+        ("seeds is 0", "--seeds", 0),
         ("x.png is none", "--out", tmp_path / "x.png"),
     ]:
         assert words in run("sweep", *settings, *wrong)[2]
