@@ -89,7 +89,8 @@ def check_images(x, img_channels=None, name="x", like=None, minimum=0):
     if img_channels is not None and x.shape[1] != img_channels:
         raise ValueError(f"{name} has {x.shape[1]} channels, shape {tuple(x.shape)}; this model takes {img_channels}.")
     if like is not None and x.shape[1:] != like.shape[1:]:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {', '.join(map(str, like.shape[1:]))}).")
+        C, H, W = like.shape[1:]
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {C}, {H}, {W}).")
     if len(x) < minimum:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; it must hold {minimum} or more.")
 
@@ -123,13 +124,13 @@ def check_sigma(sigma, x):
     if not isinstance(sigma, torch.Tensor):
         check_number("sigma", sigma, above=0, at_most=LARGEST)
         if not low < sigma <= high:
-            raise ValueError(f"sigma is {sigma!r}; x is {x.dtype}, which needs it above {low:.3g} and at most {high:g}.")
+            raise ValueError(f"sigma is {sigma!r}; for x of {x.dtype} it must be above {low:.3g} and at most {high:g}.")
     elif sigma.dtype not in FLOATS + INTEGERS:
         raise ValueError(f"sigma is {sigma.dtype}; noise levels must be real numbers, such as float32.")
     elif readable(sigma) and not bool((fine := sigma.isfinite() & (sigma > low) & (sigma <= high)).all()):
         raise ValueError(
-            f"sigma contains {sigma[~fine][0].item()!r}; for x of {x.dtype}, noise levels must be above {low:.3g} and at "
-            f"most {high:g}."
+            f"sigma contains {sigma[~fine][0].item()!r}; for x of {x.dtype}, noise levels must be above {low:.3g} and "
+            f"at most {high:g}."
         )
     sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
     if sigma.numel() != 1 and tuple(sigma.shape) not in {(len(x),), (len(x), 1, 1, 1)}:
@@ -184,8 +185,8 @@ def check_augment_labels(augment_labels, augment_dim, x):
         return augment_labels
     if not augment_dim:
         raise ValueError(
-            "augment_labels were given, but this network takes none (augment_dim is 0), so augmentation would leak into "
-            "what it draws; build it with augment_dim, or leave augmentation out."
+            "augment_labels were given, but this network takes none (augment_dim is 0), so augmentation would leak "
+            "into what it draws; build it with augment_dim, or leave augmentation out."
         )
     found = augment_labels if isinstance(augment_labels, torch.Tensor) else None
     if found is None or found.shape != (len(x), augment_dim) or found.dtype not in FLOATS + INTEGERS:

@@ -14,26 +14,19 @@ class IdealDenoiser:
     def __init__(self, images):
         check_images(images, name="images", minimum=1)
         check_finite("images", images)
-        self.images, self.kept = images, {}
+        self.images = images
+        self.squared_norms = (images.flatten(1) ** 2).sum(1)
         self.img_channels, self.img_resolution = images.shape[1], images.shape[-1]
-
-    def vectors(self, dtype):
-        """The images as vectors (N, C * H * W) of `dtype`, and their squared norms (N,); kept for the next call."""
-        if dtype not in self.kept:
-            y = self.images.flatten(1).to(dtype)
-            self.kept[dtype] = y, (y**2).sum(1)
-        return self.kept[dtype]
 
     def weights(self, x, sigma):
         """How much each of the N images counts for each of `x` (B, C, H, W): (B, N), rows sum to 1.
 
-        In the wider of the dtypes of `x` and the images. Raises `ValueError` where (C, H, W) is not theirs.
+        In the dtype of the images. Raises `ValueError` where (C, H, W) is not theirs.
         """
         check_images(x, like=self.images)
-        x = x.flatten(1).to(torch.promote_types(x.dtype, self.images.dtype))
-        y, squared_norms = self.vectors(x.dtype)
+        y, x = self.images.flatten(1), x.flatten(1).to(self.images.dtype)
         sigma = check_sigma(sigma, x).flatten(1)
-        squared_distance = squared_norms - 2 * x @ y.T  # less |x|^2, the same for every image
+        squared_distance = self.squared_norms - 2 * x @ y.T  # less |x|^2, the same for every image
         return torch.softmax(-squared_distance / (2 * sigma**2), dim=1)
 
     def __call__(self, x, sigma):
@@ -41,9 +34,7 @@ class IdealDenoiser:
 
         `sigma` is a number, (B,) or (B, 1, 1, 1). Raises `ValueError` as `weights` does.
         """
-        w = self.weights(x, sigma)
-        y, _ = self.vectors(w.dtype)
-        return (w @ y).reshape(x.shape).to(x.dtype)  # Eq. 57
+        return (self.weights(x, sigma) @ self.images.flatten(1)).reshape(x.shape).to(x.dtype)  # Eq. 57
 
 
 class GaussianDenoiser:

@@ -23,8 +23,8 @@ class Precond(nn.Module):
     """The denoiser D around a raw network F (Eq. 7). What a design adds is the four numbers: `coefficients(sigma)`.
 
     `network(x, c_noise, class_labels, augment_labels)` is F; its attributes `img_channels`, `img_resolution`,
-    `label_dim` and `augment_dim` are taken over where it has them. [`sigma_min`, `sigma_max`] is the range of noise levels that samplers
-    may ask for.
+    `label_dim` and `augment_dim` are taken over where it has them. [`sigma_min`, `sigma_max`] is the range of noise
+    levels that samplers may ask for.
     """
 
     def __init__(self, network, sigma_min=0.0, sigma_max=float("inf")):

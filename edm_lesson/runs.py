@@ -126,14 +126,14 @@ def open_run(folder, trainer):
     """
     path = checkpoint_path(folder)
     with locked(folder):
-        if not trainer.owns_run:
-            if not trainer.overwrite and (path.exists() or previous_path(path).exists()):
-                raise TrainingError(
-                    f"{folder} holds a run already, which this trainer would overwrite: call resume() to go on with it, "
-                    "or choose another folder."
-                )
-            for stale in (path, previous_path(path)):
-                stale.unlink(missing_ok=True)
+        others = [] if trainer.owns_run else [old for old in (path, previous_path(path)) if old.exists()]
+        if others and not trainer.overwrite:
+            raise TrainingError(
+                f"{folder} holds a run already: call resume() to go on with it, or choose another folder "
+                "(overwrite=True replaces it)."
+            )
+        for old in others:
+            old.unlink()
         settings = yaml.safe_dump(config_to_dict(trainer.config), sort_keys=False)
         write_text(Path(folder) / "config.yaml", settings)
         changed = write_environment(folder, trainer.device, trainer.dtype)

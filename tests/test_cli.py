@@ -43,6 +43,7 @@ def test_the_png_is_a_grid_of_all_images(run, tmp_path):
         (["--checkpoint", "nowhere.safetensors"], "There is no checkpoint nowhere.safetensors"),
         (["--labels", "0-9"], "this model has no classes"),
         (["--labels", "seven"], "--labels is 'seven'"),
+        (["--labels", "²"], "--labels is '²'; write classes as"),
         (["--num-steps", "0"], "num_steps is 0"),
         (["--num-samples", "0"], "num_samples is 0"),
         (["--sigma-min", "90"], "sigma_min is 90.0"),
@@ -88,12 +89,23 @@ def test_training_is_logged_refuses_to_overwrite_and_resumes(run, tmp_path):
     code, _, error = run("train", "--resume", "--device", "cpu", "--out", out)
     assert code == 0, error
     code, _, error = run("train", "--resume", "--out", out, "--set", "sigma_data=1")
-    assert "leave out --data, --set and --minutes" in error
+    assert "is kept when it goes on; leave out --set." in error
+    code, _, error = run("train", "--resume", "--out", out, "--config", "lesson")
+    assert "is kept when it goes on; leave out --config." in error
     for checkpoint in (out, out / "denoiser.safetensors"):
         code, _, error = run(
             "sample", "--device", "cpu", "--num-steps", 1, "--checkpoint", checkpoint, "--out", tmp_path / "x.npz"
         )
         assert code == 0, error
+
+
+def test_a_run_is_resumed_by_the_name_of_its_configuration_alone(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", *TINY)[0] == 0
+    code, text, error = run("train", "--resume", "--device", "cpu", "--config", "smoke")
+    assert code == 0, error
+    assert "runs/smoke holds what it learned" in text
+    assert "There is no checkpoint runs/lesson/" in run("train", "--resume")[2]
 
 
 @pytest.mark.parametrize("option", ["--resume", "--previous"])
@@ -123,11 +135,36 @@ def test_own_colour_pictures_can_be_trained_on(run, tmp_path):
     )
     assert code == 0, error
     assert "8 images of (3, 32, 32)" in text
+    assert "2 classes are not used; to train with them add --set network.label_dim=2" in text
     code, _, error = run(
         "sample", "--device", "cpu", "--num-steps", 1, "--checkpoint", tmp_path / "run", "--out", tmp_path / "x.npz"
     )
     assert code == 0, error
     assert np.load(tmp_path / "x.npz")["images"].shape == (64, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "told"),
+    [([0, 5], [], "2 classes are not used; to train with them add --set network.label_dim=6"),
+     ([3, 3], [], None), ([0, 5], ["--set", "network.label_dim=6"], None)],
+)  # fmt: skip
+def test_classes_of_ones_own_pictures_are_offered_where_they_are_not_used(run, tmp_path, labels, settings, told):
+    noise = np.random.default_rng(0).integers(0, 256, (2, 1, 28, 28), np.uint8)
+    np.savez(tmp_path / "own.npz", images=noise, labels=np.array(labels))
+    code, text, error = run("train", *TINY, "--data", tmp_path / "own.npz", *settings, "--out", tmp_path / "run")
+    assert code == 0, error
+    assert told in text if told else "are not used" not in text
+    assert "are not used" not in run("train", "--resume", "--device", "cpu", "--out", tmp_path / "run")[1]
+
+
+@pytest.mark.parametrize("shade", [0, 77])
+def test_pictures_of_one_shade_are_refused(run, tmp_path, shade):
+    np.savez(tmp_path / "grey.npz", images=np.full((3, 1, 28, 28), shade, np.uint8))
+    code, text, error = run("train", *TINY, "--data", tmp_path / "grey.npz", "--out", tmp_path / "run")
+    assert code not in (0, None)
+    assert "are of the same shade" in error
+    assert "consider --set" not in text
+    assert not (tmp_path / "run").exists()
 
 
 def test_conditional_models_draw_the_labels_in_turn(run, tmp_path):
@@ -163,7 +200,9 @@ def test_conditional_models_draw_the_labels_in_turn(run, tmp_path):
         (["--set", "training.batchsize=3"], "did you mean 'batch_size'?"),
         (["--set", "sigma_data=-1"], "sigma_data is -1"),
         (["--data", "nowhere"], "There is no data set 'nowhere'"),
-        (["--resume", "--minutes", "1"], "leave out --data, --set and --minutes"),
+        (["--resume", "--minutes", "1"], "leave out --config, --set, --minutes"),
+        (["--previous", "--data", "mnist"], "leave out --config, --data, --set"),
+        (["--set", "sigma_data=0"], "sigma_data is 0.0; it must be a finite number"),
         (["--minutes", "1"], "--minutes and training.images both say how long"),
         (["--set", "training.clip_norm=0"], "training.clip_norm is 0.0"),
     ],

@@ -98,6 +98,8 @@ def test_overrides_change_single_settings():
         ("network: {channel_mult: [a]}", r"network\.channel_mult is 'a'; it must be a whole number"),
         ("data: {centre: 1}", r"data\.centre is 1; it must be true or false"),
         ("data: mnist", "data is 'mnist'; it must be a section"),
+        ("sigma_data: 0", r"sigma_data is 0\.0; it must be a finite number, 1e-06 or more, 1e\+06 or less"),
+        ("{design: {preconditioning: vp, loss: vp}, sigma_data: .nan}", "sigma_data is nan"),
         ("sigma_data: 1\nsigma_data: 2", "sigma_data is given twice"),
         ("[1, 2]", "the file is .* it must be a section"),
         ("{unclosed", "is not valid YAML"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edm_lesson.ideal import GaussianDenoiser
 from edm_lesson.preconditioning import IDDPMPrecond, VEPrecond, VPPrecond
 from edm_lesson.samplers import edm_sampler, general_sampler
-from edm_lesson.samplers.general import default_range
+from edm_lesson.samplers.general import default_range, scale, solver_step, time_steps
 from edm_lesson.schedules import edm_sigmas, iddpm_sigmas, iddpm_table, ve_sigmas, vp_sigmas
 
 MNIST = GaussianDenoiser(-0.739, 0.616)
@@ -384,3 +384,17 @@ def test_any_settings_give_finite_images_or_a_value_error(
     except ValueError:
         return
     assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: time_steps("edmm", 18, 0.002, 80.0), "discretization is 'edmm'; it must be one of edm, vp, ve, iddpm"),
+        (lambda: default_range("edmm"), "discretization is 'edmm'"),
+        (lambda: scale("vpp", 1.0), "scaling is 'vpp'; it must be one of none, vp"),
+        (lambda: solver_step(None, None, 1.0, 0.5, "heunn"), "solver is 'heunn'; it must be one of euler, heun"),
+    ],
+)
+def test_the_pieces_refuse_an_unknown_word_as_well(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

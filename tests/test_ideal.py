@@ -66,3 +66,30 @@ def test_images_that_are_none_are_refused():
         GaussianDenoiser(0, 0)
     with pytest.raises(ValueError, match="sigma is -1"):
         GaussianDenoiser()(torch.zeros(1, 1, 2, 2), -1)
+
+
+def test_images_or_x_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"images has shape \(0, 1, 2, 3\); it must hold 1 or more"):
+        IdealDenoiser(points()[:0])
+    ideal = IdealDenoiser(points())
+    for shape in [(4, 1, 3, 2), (4, 1, 1, 6), (4, 1, 2, 2), (4, 2, 2, 3)]:
+        for call in (ideal, ideal.weights):
+            with pytest.raises(ValueError, match=rf"x has shape \({shape[0]}, .*; it must be \(batch, 1, 2, 3\)"):
+                call(torch.zeros(shape, dtype=torch.float64), 1.0)
+    with pytest.raises(ValueError, match=r"of shape \(2, 3\)"):
+        ideal(torch.zeros(2, 3), 1.0)
+
+
+@pytest.mark.parametrize("images_dtype", [torch.float32, torch.float64])
+def test_x_may_have_another_dtype_than_the_images(images_dtype):
+    y, x = points(5).to(images_dtype), points(7, seed=1)
+    ideal = IdealDenoiser(y)
+    for dtype, least in [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]:
+        given = x.to(dtype)
+        distance = ((given.double()[:, None] - y.double()[None]) ** 2).flatten(2).sum(2)
+        expected = (-distance / (2 * 0.7**2)).softmax(1) @ y.double().flatten(1)
+        answer = ideal(given, 0.7)
+        assert answer.dtype == dtype
+        tolerance = max(least, 1e-12 if images_dtype == torch.float64 else 1e-5)  # in the images' dtype
+        torch.testing.assert_close(answer.double().flatten(1), expected, rtol=tolerance, atol=tolerance)
+    assert ideal.images is y

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edm_lesson.checks import check_sigma
 from edm_lesson.losses import EDMLoss
 from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, VEPrecond, VPPrecond
 from edm_lesson.schedules import iddpm_table
@@ -268,3 +269,75 @@ def test_a_network_that_answers_in_another_shape_is_refused(shape):
 def test_impossible_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class Aware(Echo):
+    """An `Echo` that says how many augmentation labels it takes."""
+
+    def __init__(self, augment_dim):
+        super().__init__()
+        self.augment_dim = augment_dim
+
+
+def test_augmentation_labels_reach_the_network_as_float32():
+    denoiser, labels = EDMPrecond(Aware(2)), torch.tensor([[0, 1], [1, 0], [0, 0], [-1, 2]])
+    for told in (labels, labels.double(), labels.float()):
+        denoiser(images(), 1.0, augment_labels=told)
+        torch.testing.assert_close(denoiser.network.seen[3], labels.float())
+    for augment_dim in (0, 2):
+        denoiser = EDMPrecond(Aware(augment_dim))
+        denoiser(images(), 1.0)
+        assert denoiser.network.seen[3] is None
+
+
+@pytest.mark.parametrize(
+    ("augment_dim", "labels", "message"),
+    [
+        (0, torch.zeros(4, 9), r"takes none \(augment_dim is 0\)"),
+        (9, torch.zeros(1, 9), r"of shape \(1, 9\); for 4 images it must be numbers \(4, 9\)"),
+        (9, torch.zeros(4, 5), r"of shape \(4, 5\)"),
+        (9, torch.zeros(9), r"of shape \(9,\)"),
+        (9, torch.zeros(4, 9, dtype=torch.bool), "torch.bool"),
+        (9, "flipped", "augment_labels is str"),
+    ],
+)
+def test_augmentation_labels_that_the_network_does_not_take_are_refused(augment_dim, labels, message):
+    denoiser = EDMPrecond(Aware(augment_dim))
+    with pytest.raises(ValueError, match=message):
+        denoiser(images(), 1.0, augment_labels=labels)
+    with pytest.raises(ValueError, match=message):
+        EDMLoss()(denoiser, images(), augment=lambda x: (x, labels))
+
+
+@pytest.mark.parametrize(
+    "sigma",
+    [1e-60, 7e-46, torch.tensor(1e-60, dtype=torch.float64), torch.tensor([1.0, 1.0, 1e-60, 1.0]).double() * 1e-9],
+)
+def test_a_level_that_float32_rounds_to_zero_is_refused(sigma):
+    with pytest.raises(ValueError, match=r"for x of torch\.float32.* above 7\.01e-46"):
+        EDMPrecond(Echo())(images(), sigma)
+
+
+def test_a_level_is_refused_exactly_where_the_dtype_of_x_has_no_number_for_it():
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        for exponent in range(-340, 15):
+            sigma, x = 10.0**exponent, torch.zeros(1, 1, 2, 2, dtype=dtype)
+            held = torch.tensor(sigma, dtype=dtype)
+            if 0 < held.item() < math.inf:
+                assert check_sigma(sigma, x).item() == held.item()
+                assert check_sigma(torch.tensor(sigma, dtype=torch.float64), x).item() == held.item()
+                continue
+            for level in (sigma, torch.tensor(sigma, dtype=torch.float64)):
+                with pytest.raises(ValueError, match="sigma"):
+                    check_sigma(level, x)
+    assert check_sigma(1e-60, torch.zeros(1, 1, 2, 2, dtype=torch.float64)).item() == 1e-60
+    with pytest.raises(ValueError, match=r"sigma contains inf"):
+        check_sigma(torch.tensor(math.inf, dtype=torch.float16), images())
+
+
+def test_augmentation_labels_compile_into_one_graph(make_denoiser):
+    denoiser, labels = make_denoiser(augment_dim=2), torch.rand(2, 2, generator=torch.Generator().manual_seed(0))
+    x, sigma = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(1)), torch.tensor([0.1, 0.7])
+    compiled = torch.compile(denoiser, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x, sigma, None, labels), denoiser(x, sigma, None, labels))
+    assert not torch.equal(denoiser(x, sigma, None, labels), denoiser(x, sigma)), "the labels count"

@@ -83,8 +83,29 @@ def test_metrics_of_a_resumed_run_are_those_of_one_never_stopped(few, tmp_path):
         file.write('{"images": 3')
     trainer_of(few, folder).resume().train(progress=False)
     assert timeless(read_metrics(folder)) == timeless(whole)
-    trainer_of(few, folder).train(until=64, progress=False)
+    Trainer(trainer_of(few).config, few, folder, "cpu", overwrite=True).train(until=64, progress=False)
     assert timeless(read_metrics(folder)) == timeless(whole)[:1], "a run that starts anew starts its metrics anew"
+    assert not previous_path(checkpoint_path(folder)).exists(), "nothing of the run before is left to go back to"
+
+
+@pytest.mark.parametrize("left", ["checkpoint.safetensors", "checkpoint.previous.safetensors"])
+def test_a_run_is_not_overwritten_by_a_trainer_that_did_not_take_it_up(few, tmp_path, left):
+    first = trainer_of(few, tmp_path).train(until=192, progress=False)
+    for path in (checkpoint_path(tmp_path), previous_path(checkpoint_path(tmp_path))):
+        if path.name != left:
+            path.unlink()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(TrainingError, match=r"holds a run already: call resume\(\) .*or choose another folder"):
+        trainer_of(few, tmp_path, "training.seed=1").train(progress=False)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    first.train(until=256, progress=False)  # its own run
+
+
+@pytest.mark.parametrize("line", ['{"images": 1}', '{"images": 1, "loss": "low"}', "3"])
+def test_metrics_without_a_loss_are_called_damaged(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"images": 1, "loss": 2.5}}\n{line}\n')
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl is damaged \(line 2 lacks .*the loss\)\. Move it away"):
+        read_metrics(tmp_path)
 
 
 def test_the_environment_is_written_and_a_change_is_told(few, tmp_path):
@@ -224,6 +245,14 @@ def test_the_curves_of_several_runs_are_drawn(call, few, tmp_path):
     assert code == 0, said
     pixels = np.asarray(Image.open(tmp_path / "new" / "curves.png").convert("L"))
     assert (pixels < 128).sum() > 500, "the picture is not empty"
+    code, said = call("curves", tmp_path / "fast", "--out", tmp_path / "loss")
+    assert f"{tmp_path / 'loss.png'} shows the loss of {tmp_path / 'fast'}" in said
+    assert (tmp_path / "loss.png").exists()
+    (tmp_path / "slow" / "metrics.jsonl").write_text("")
+    code, said = call("curves", tmp_path / "fast", tmp_path / "slow", "--out", tmp_path / "none.png")
+    assert code != 0
+    assert f"{tmp_path / 'slow'} has no metrics yet" in said
+    assert not (tmp_path / "none.png").exists()
     code, said = call("curves", tmp_path / "nowhere")
     assert code != 0
     assert f"There is no metrics.jsonl in {tmp_path / 'nowhere'}" in said

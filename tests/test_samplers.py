@@ -8,8 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edm_lesson.ideal import GaussianDenoiser
-from edm_lesson.samplers import SeededNoise, add_churn, edm_sampler, euler_step, heun_step, sample_images
+from edm_lesson.ideal import GaussianDenoiser, IdealDenoiser
+from edm_lesson.preconditioning import EDMPrecond
+from edm_lesson.samplers import (
+    SeededNoise,
+    add_churn,
+    edm_sampler,
+    euler_step,
+    general_sampler,
+    heun_step,
+    sample_images,
+)
 from edm_lesson.schedules import edm_sigmas
 
 MNIST = GaussianDenoiser(-0.739, 0.616)
@@ -267,3 +276,43 @@ def test_any_settings_give_finite_images_or_a_value_error(
     except ValueError:
         return
     assert torch.isfinite(result).all()
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "found"),
+    [
+        (lambda x, sigma: x.mean(1, keepdim=True), r"answers \(2, 1, 4, 4\) to x of shape \(2, 3, 4, 4\)"),
+        (lambda x, sigma: x.mean((1, 2, 3)), r"answers \(2,\) to x of shape \(2, 3, 4, 4\)"),
+        (lambda x, sigma: x[:1], r"answers \(1, 3, 4, 4\)"),
+        (lambda x, sigma: torch.cat([x, x], dim=1), r"answers \(2, 6, 4, 4\)"),
+    ],
+)
+@pytest.mark.parametrize("sampler", [edm_sampler, general_sampler])
+def test_an_answer_that_is_not_shaped_like_x_is_refused(sampler, denoiser, found):
+    with pytest.raises(ValueError, match=found):
+        sampler(denoiser, torch.randn(2, 3, 4, 4), num_steps=2)
+
+
+def test_a_level_that_the_latents_round_to_zero_is_refused():
+    with pytest.raises(ValueError, match=r"sigma is .*e-20; it must be a finite number above 2\.98023e-08"):
+        edm_sampler(lambda x, sigma: x, latents(dtype=torch.float16), num_steps=2, sigma_min=1e-20, sigma_max=1.0)
+
+
+def test_images_are_drawn_from_a_denoiser_that_is_no_module():
+    data = latents(5, dtype=torch.float32, seed=9)
+    samples = sample_images(IdealDenoiser(data), 3, seed=2, batch_size=2)
+    expected = edm_sampler(IdealDenoiser(data), SeededNoise([2, 3, 4]).latents((1, 4, 4)))
+    torch.testing.assert_close(samples, expected, atol=1e-4, rtol=1e-4)
+    assert torch.cdist(samples.flatten(1), data.flatten(1)).min(1).values.max() < 0.05
+
+
+@pytest.mark.parametrize("denoiser", [MNIST, lambda x, sigma: x, EDMPrecond(torch.nn.Identity())])
+def test_a_denoiser_that_does_not_say_its_size_is_refused(denoiser):
+    with pytest.raises(ValueError, match=r"img_channels and img_resolution.* call a sampler.* with latents"):
+        sample_images(denoiser, 2)
+
+
+@pytest.mark.parametrize("classes", [[], (), torch.tensor([], dtype=torch.int64)])
+def test_no_classes_to_draw_are_refused(make_denoiser, classes):
+    with pytest.raises(ValueError, match="classes is empty"):
+        sample_images(make_denoiser(label_dim=3), 2, classes=classes)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edm_lesson.checkpoints import CheckpointError, load_checkpoint, load_denoiser
+from edm_lesson.checkpoints import CheckpointError, load_checkpoint, load_denoiser, save_checkpoint
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
 from edm_lesson.designs import choose_sampler
@@ -210,6 +210,53 @@ def test_resuming_with_another_configuration_is_refused(few, tmp_path):
         Trainer(short("training.learning_rate=1e-3"), few, tmp_path, **CPU).resume()
     with pytest.raises(CheckpointError, match="There is no checkpoint"):
         Trainer(short(), few, tmp_path / "nowhere", **CPU).resume()
+
+
+@pytest.mark.parametrize("change", ["fewer", "other pixels", "other labels"])
+def test_resuming_with_other_images_is_refused(few, tmp_path, change):
+    config = short("network.label_dim=3")
+    Trainer(config, few, tmp_path, **CPU).train(until=64, progress=False)
+    pixels, labels = few.pixels.clone(), few.labels.clone()
+    if change == "fewer":
+        pixels, labels = pixels[:-1], labels[:-1]
+    elif change == "other pixels":
+        pixels[-1, 0, 0, 0] ^= 1
+    else:
+        labels[-1] = (labels[-1] + 1) % 3
+    trainer, count = Trainer(config, Images(pixels, labels), tmp_path, **CPU), len(pixels)
+    expected = rf"trained on 100 images of \(1, 28, 28\), digest \w{{12}}, not on {count} images of \(1, 28, 28\),"
+    with pytest.raises(TrainingError, match=expected):
+        trainer.resume()
+    assert trainer.images_seen == 0
+    copies = Images(few.pixels.clone(), few.labels.clone())
+    assert Trainer(config, copies, tmp_path, **CPU).resume().images_seen == 64
+
+
+def test_labels_that_are_not_trained_on_may_change(few, tmp_path):
+    Trainer(short(), few, tmp_path, **CPU).train(until=64, progress=False)
+    unlabelled = Images(few.pixels, torch.zeros_like(few.labels))
+    assert Trainer(short(), unlabelled, tmp_path, **CPU).resume().images_seen == 64
+
+
+def test_a_checkpoint_that_does_not_say_which_images_it_saw_is_resumed(few, tmp_path):
+    Trainer(short(), few, tmp_path, **CPU).train(until=64, progress=False)
+    path = tmp_path / "checkpoint.safetensors"
+    older = load_checkpoint(path)
+    del older.state["data"]
+    save_checkpoint(path, older.config, older.tensors, **older.state)
+    Trainer(short(), few, tmp_path, **CPU).resume().train(until=128, progress=False)
+    assert load_checkpoint(path).state["data"]["shape"] == [100, 1, 28, 28]
+
+
+def test_a_trainer_without_a_folder_has_nothing_to_resume(few):
+    with pytest.raises(TrainingError, match="run_dir is None; to resume, give the trainer the folder of a run"):
+        Trainer(short(), few, **CPU).resume()
+
+
+def test_training_until_image_0_saves_the_start(few, tmp_path):
+    assert Trainer(short(), few, tmp_path, **CPU).train(until=0, progress=False).images_seen == 0
+    resumed = Trainer(short(), few, tmp_path, **CPU).resume().train(progress=False)
+    assert torch.equal(weights(resumed), weights(Trainer(short(), few, **CPU).train(progress=False)))
 
 
 def test_training_leaves_the_random_numbers_of_others_alone(few):

@@ -49,10 +49,10 @@ def sample_images(
     channels, resolution = (getattr(denoiser, name, None) for name in ("img_channels", "img_resolution"))
     if channels is None or resolution is None:
         raise ValueError(
-            f"the denoiser, a {type(denoiser).__name__}, has no img_channels and img_resolution to say what size to draw; "
+            f"the denoiser, a {type(denoiser).__name__}, does not say what to draw by img_channels and img_resolution; "
             "set them, or call a sampler, such as edm_sampler, with latents of that size."
         )
-    parameters = denoiser.parameters() if isinstance(denoiser, torch.nn.Module) else ()
+    parameters = denoiser.parameters() if hasattr(denoiser, "parameters") else ()
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     shape = (channels, resolution, resolution)
     batches = []
