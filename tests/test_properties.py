@@ -199,7 +199,9 @@ def test_samplers_for_any_latents_labels_and_settings(denoiser, batch, num_steps
         return
     assert images.shape == latents.shape
     assert images.dtype == latents.dtype
-    assert images.isfinite().all()
+    if not images.isfinite().all():  # one step of a wild schedule can end beyond what half precision holds
+        exact = sampler(denoiser, latents.double(), labels, num_steps=num_steps, **chosen)
+        assert (images.isfinite() | (exact.abs() > 0.9 * torch.finfo(images.dtype).max)).all()
 
 
 @GENEROUS
