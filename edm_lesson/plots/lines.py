@@ -131,9 +131,7 @@ def training_levels(draws, lines, ylabel, title="", ylim=None, limits=(2e-4, 500
         axis.patch.set_visible(False)
         draw_lines(axis, lines)
         set_logarithmic(axis, "x")
-        axis.xaxis.set_minor_locator(
-            NullLocator()
-        )  # fifty marks would take a third of the time
+        axis.xaxis.set_minor_locator(NullLocator())  # fifty marks would take a third of the time
         axis.set_xlim(*limits)
         if ylim is not None:
             axis.set_ylim(*ylim)
