@@ -253,7 +253,6 @@ def evaluate(
     from edm_lesson.runs import describe_environment
 
     steps = [parse_whole("--num-steps", part) for part in split(num_steps)]
-    check_count("num_samples", num_samples, minimum=2)
     check_count("seeds", seeds)
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
@@ -311,7 +310,6 @@ def sweep(
         [parse_number("--rho", part) for part in split(rho)],
         [parse_number("--S-churn", part) for part in split(s_churn)],
     )
-    check_count("num_samples", num_samples, minimum=2)
     check_count("seeds", seeds)
     out = out or Path("runs", "sweeps", f"{name_of(checkpoint)}.csv")
     read_sweep(out)  # what is wrong there is said before anything is measured

@@ -33,9 +33,9 @@ class Design:
         """Images like `latents` from any denoiser; `settings` of `general_sampler` come before the design's own."""
         return general_sampler(denoiser, latents, class_labels, **{**self.sampler, **settings})
 
-    def nfe(self, num_steps):
-        """How often `num_steps` steps of the design's sampler ask the network."""
-        return num_steps if self.sampler["solver"] == "euler" else 2 * num_steps - 1
+    def nfe(self, num_steps, solver=None):
+        """How often `num_steps` steps of the design's sampler, or of another `solver`, ask the network."""
+        return num_steps if (solver or self.sampler["solver"]) == "euler" else 2 * num_steps - 1
 
 
 DESIGNS = {

@@ -18,6 +18,7 @@ from edm_lesson.checkpoints import load_denoiser
 from edm_lesson.checks import check_choice, check_count
 from edm_lesson.config import CONFIG_FOLDER, config_to_dict, load_config
 from edm_lesson.data import choose_device, load_images
+from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation import batch_size_for, evaluate_seed, mean_and_spread
 from edm_lesson.runs import checkpoint_path, describe_environment, write_text
 from edm_lesson.sweeps import as_text
@@ -193,7 +194,7 @@ def train_and_measure(study, judge, folder, row, seed, num_steps, device, progre
         "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
         "num_samples": judge().count,
         "num_steps": num_steps,
-        "nfe": 2 * num_steps - 1,
+        "nfe": DESIGNS["edm"].nfe(num_steps),
         **{name: found[name] for name in ("distance_ratio", "recognised", "nearest", "copies")},
         "seconds": round(trainer.seconds, 1),
     }

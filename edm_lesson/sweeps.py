@@ -75,7 +75,7 @@ def sweep(denoiser, judge, points, path, seeds=3, batch_size=250, progress=True)
         design, started = DESIGNS[row["design"]], time.perf_counter()
         settings = {name: row[name] for name in SETTINGS[1:] if row[name] is not None}
         found = evaluate_seed(denoiser, judge, row["seed"], sampler=design.sample, batch_size=batch_size, **settings)
-        row["nfe"] = row["num_steps"] if row["solver"] == "euler" else 2 * row["num_steps"] - 1
+        row["nfe"] = design.nfe(row["num_steps"], row["solver"])
         row |= {name: found[name] for name in MEASURED if name in found}
         row["seconds"] = round(time.perf_counter() - started, 2)
         measured[key_of(row)] = row

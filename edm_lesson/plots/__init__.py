@@ -51,6 +51,6 @@ __all__ = [
     "transformed",
 ]
 
-# What is imported by now stays. Searched for garbage, as happens every few dozen pictures, it would hold up a slider
-# for a quarter of a second.
+# What is imported by now stays. Searched for garbage, as every new picture has it done, it would hold up a slider for a
+# quarter of a second.
 gc.freeze()

@@ -1,10 +1,9 @@
 """Pictures of what has no axis of its own: score fields, clouds of points, paths, designs, the shape of a network."""
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.ticker import NullLocator
 
-from edm_lesson.plots.style import COLOURS, STYLE, Figure, draw_lines, figure, set_logarithmic, show_images
+from edm_lesson.plots.style import COLOURS, blank, draw_lines, figure, set_logarithmic, show_images
 
 
 def field(places, arrows, likelihood, points, weights, x, answer, title=""):
@@ -118,9 +117,7 @@ def dashboard(panels, images=None, title=""):
     names = list(dict.fromkeys(name for lines, _, _ in panels.values() for name in lines))
     below = (8.8 / len(images) + 0.4 if images is not None else 0) + (0.35 if len(names) > 1 else 0)  # inches
     height = 2.2 * -(-len(panels) // 3) + below
-    with plt.rc_context(STYLE):
-        # everything has its place, in inches: to have a layout found takes a third of the time
-        fig = plt.figure(figsize=(9, height), FigureClass=Figure)
+    with blank((9, height)) as fig:  # everything has its place: to have a layout found takes a third of the time
         for place, (name, (lines, xlabel, logarithmic)) in enumerate(panels.items()):
             row, column = divmod(place, 3)
             axis = fig.add_axes((column / 3 + 0.07, 1 - (2.2 * row + 1.7) / height, 0.25, 1.4 / height))
@@ -141,7 +138,6 @@ def dashboard(panels, images=None, title=""):
             size = 8.8 / len(images)
             axis = fig.add_axes((0.1 / 9, (below - 0.35 - size) / height, 8.8 / 9, size / height))
             show_images(axis, images, len(images), title)
-        plt.close(fig)
         return fig
 
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 from matplotlib.collections import PatchCollection
 
 from edm_lesson.plots.alt_text import rows_of_images
-from edm_lesson.plots.style import COLOURS, figure, show_image, show_images
+from edm_lesson.plots.style import COLOURS, figure, show_image, show_images, to_colours
 
 
 def image_grid(images, columns=8, title="", size=1.0):
@@ -29,10 +29,12 @@ def strip(frames, labels, size=1.1, row_labels=()):
             for b, image in enumerate(frame):
                 height, width = (length / max(image.shape[-2:]) for length in image.shape[-2:])
                 left, top = k * pitch + (1 - width) / 2, b * pitch + (1 - height) / 2
-                show_image(axis, image, extent=(left, left + width, top + height, top))
+                extent = (left, left + width, top + height, top)
+                axis.imshow(to_colours(image), interpolation="nearest", extent=extent)
                 edges.append(plt.Rectangle((left, top), width, height))
         axis.add_collection(PatchCollection(edges, facecolor="none", edgecolor="0.8", clip_on=False))
-        axis.set(xlim=(0, columns * pitch - 0.08), ylim=(rows * pitch - 0.08, 0))
+        axis.set(xlim=(0, columns * pitch - 0.08), ylim=(rows * pitch - 0.08, 0), xticks=[], yticks=[])
+        axis.grid(False)
         axis.spines[:].set_visible(False)
         axis.images[0].set_label(rows_of_images(rows, columns, labels, row_labels))
         for b, label in enumerate(row_labels):

@@ -60,16 +60,21 @@ def forget_shown():
 
 
 @contextmanager
-def figure(rows=1, columns=1, size=None, **subplots):
-    """A figure and its axes (always a 2-D array) in the course's style; closed on leaving."""
+def blank(size=None, layout=None):
+    """A figure without axes in the course's style; closed on leaving."""
     with plt.rc_context(STYLE):
-        fig, axes = plt.subplots(
-            rows, columns, figsize=size, squeeze=False, layout="constrained", FigureClass=Figure, **subplots
-        )
+        fig = plt.figure(figsize=size, layout=layout, FigureClass=Figure)
         try:
-            yield fig, axes
+            yield fig
         finally:
             plt.close(fig)
+
+
+@contextmanager
+def figure(rows=1, columns=1, size=None, **subplots):
+    """A figure and its axes (always a 2-D array), for which a layout is found; otherwise like `blank`."""
+    with blank(size, "constrained") as fig:
+        yield fig, fig.subplots(rows, columns, squeeze=False, **subplots)
 
 
 class PowersOfTen(LogFormatter):
@@ -91,10 +96,14 @@ def set_logarithmic(axis, names):
         getattr(axis, f"{name}axis").set_minor_formatter(PowersOfTen())
 
 
-def show_image(axis, image, title="", extent=None):
-    """Draw one image (C, H, W) in [-1, 1] on `axis`, without ticks; `extent` is (left, right, bottom, top)."""
-    shown = ((image.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).expand(-1, -1, 3)
-    axis.imshow(shown.numpy(), interpolation="nearest", extent=extent)
+def to_colours(image):
+    """An image (C, H, W) in [-1, 1] as an array (H, W, 3) in [0, 1], to be drawn."""
+    return ((image.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).expand(-1, -1, 3).numpy()
+
+
+def show_image(axis, image, title=""):
+    """Draw one image (C, H, W) in [-1, 1] on `axis`, without ticks."""
+    axis.imshow(to_colours(image), interpolation="nearest")
     axis.set_title(title)
     axis.set_xticks([])
     axis.set_yticks([])
