@@ -28,10 +28,10 @@ def main():
     from edm_lesson.checkpoints import CheckpointError
     from edm_lesson.course import CourseError
     from edm_lesson.data import DataError
-    from edm_lesson.runs import TrainingError
+    from edm_lesson.evaluation.study import StudyError
+    from edm_lesson.evaluation.sweep import SweepError
     from edm_lesson.site import SiteError
-    from edm_lesson.studies import StudyError
-    from edm_lesson.sweeps import SweepError
+    from edm_lesson.training.run import TrainingError
 
     errors = (CheckpointError, CourseError, DataError, SiteError, StudyError, SweepError, TrainingError)
     try:
@@ -67,12 +67,12 @@ def train(
 
     Example: edm-lesson train --config lesson --out runs/mine --set training.images=100000
     """
-    from edm_lesson import data as images_of
     from edm_lesson.checkpoints import load_checkpoint, previous_path
     from edm_lesson.config import load_config
-    from edm_lesson.distributed import first_before_others, join_processes, largest, leads
-    from edm_lesson.runs import TrainingError, checkpoint_path, go_back, images_in
+    from edm_lesson.data import sources as images_of
     from edm_lesson.training import Trainer
+    from edm_lesson.training.distributed import first_before_others, join_processes, largest, leads
+    from edm_lesson.training.run import TrainingError, checkpoint_path, go_back, images_in
 
     device = join_processes(device)
     changes = {"--config": config if out else None, "--data": data, "--set": set_ or None, "--minutes": minutes}
@@ -150,7 +150,7 @@ def curves(
     """
     from edm_lesson.plots import curves as draw
     from edm_lesson.plots import smooth
-    from edm_lesson.runs import TrainingError, read_metrics
+    from edm_lesson.training.run import TrainingError, read_metrics
 
     lines = {}
     for run in runs:
@@ -250,7 +250,7 @@ def evaluate(
     from edm_lesson.checks import check_count
     from edm_lesson.data import choose_device
     from edm_lesson.evaluation import Judge, batch_size_for, check_digits, evaluate_steps, quality_table
-    from edm_lesson.runs import describe_environment
+    from edm_lesson.training.run import describe_environment
 
     steps = [parse_whole("--num-steps", part) for part in split(num_steps)]
     check_count("seeds", seeds)
@@ -298,9 +298,9 @@ def sweep(
     from edm_lesson.checks import check_count
     from edm_lesson.data import choose_device
     from edm_lesson.evaluation import Judge, batch_size_for, check_digits
+    from edm_lesson.evaluation.sweep import read_sweep, sweep_lines, sweep_points, sweep_table
+    from edm_lesson.evaluation.sweep import sweep as measure
     from edm_lesson.plots import measured
-    from edm_lesson.sweeps import read_sweep, sweep_lines, sweep_points, sweep_table
-    from edm_lesson.sweeps import sweep as measure
 
     points = sweep_points(
         split(design),
@@ -346,8 +346,8 @@ def study(
     Example: edm-lesson study ablation --only A,D,E,F --seeds 3
     """
     from edm_lesson.evaluation import Judge
+    from edm_lesson.evaluation.study import check_study, load_study, results_of, run_study, study_table
     from edm_lesson.plots import compared
-    from edm_lesson.studies import check_study, load_study, results_of, run_study, study_table
 
     chosen, out = load_study(name, images), out or Path("runs", "studies", name)
     rows = split(only) if only else None

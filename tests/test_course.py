@@ -9,7 +9,7 @@ from itertools import chain
 import nbformat
 import pytest
 
-from edm_lesson import course
+from edm_lesson.course import run as course
 
 
 @pytest.fixture

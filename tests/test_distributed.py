@@ -13,14 +13,13 @@ import torch
 from forks import exit_codes
 from torch import distributed as dist
 
-from edm_lesson import distributed
 from edm_lesson.checkpoints import load_checkpoint, load_tensors, save_tensors
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
-from edm_lesson.distributed import join_processes, loss_of_share, share_of
 from edm_lesson.losses import EDMLoss
-from edm_lesson.runs import checkpoint_path, images_in, locked, read_metrics
-from edm_lesson.training import Trainer
+from edm_lesson.training import Trainer, distributed
+from edm_lesson.training.distributed import join_processes, loss_of_share, share_of
+from edm_lesson.training.run import checkpoint_path, images_in, locked, read_metrics
 
 SETTINGS = [
     "training.images=192",

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from edm_lesson import evaluation
 from edm_lesson.checkpoints import CheckpointError, load_denoiser
 from edm_lesson.data import Images, load_images
 from edm_lesson.evaluation import (
@@ -17,6 +16,7 @@ from edm_lesson.evaluation import (
     save_classifier,
     train_classifier,
 )
+from edm_lesson.evaluation import judge as evaluation
 from edm_lesson.samplers import sample_images
 
 

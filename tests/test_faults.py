@@ -28,8 +28,8 @@ from safetensors.torch import save_file
 from edm_lesson.checkpoints import CheckpointError, load_checkpoint, load_denoiser, previous_path
 from edm_lesson.config import CONFIG_FOLDER, Config, ConfigError, load_config
 from edm_lesson.data import DataError, Images, load_images
-from edm_lesson.runs import TrainingError, checkpoint_path, read_metrics
 from edm_lesson.training import Trainer
+from edm_lesson.training.run import TrainingError, checkpoint_path, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 CHANGES = {"os.mkdir", "os.link", "os.rename", "os.remove"}

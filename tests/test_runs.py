@@ -17,13 +17,13 @@ import torch
 import yaml
 from PIL import Image
 
-from edm_lesson import runs
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import load_config
 from edm_lesson.data import Images, normalise
 from edm_lesson.plots import smooth
-from edm_lesson.runs import TrainingError, checkpoint_path, images_in, locked, read_metrics
 from edm_lesson.training import Trainer, choose_precision
+from edm_lesson.training import run as runs
+from edm_lesson.training.run import TrainingError, checkpoint_path, images_in, locked, read_metrics
 
 SETTINGS = [
     "training.images=320",

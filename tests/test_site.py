@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from matplotlib.colors import to_rgb
 
-from edm_lesson import course
+from edm_lesson.course import run as course
 from edm_lesson.site import SiteError, build_site
 from edm_lesson.site.build import HERE
 from edm_lesson.site.equations import equation

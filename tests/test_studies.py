@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from edm_lesson import studies
 from edm_lesson.config import load_config
 from edm_lesson.designs import build_denoiser, build_loss
+from edm_lesson.evaluation import study as studies
+from edm_lesson.evaluation.study import Study, StudyError, load_study, results_of, run_study, study_names, study_table
 from edm_lesson.losses import EDMLoss, VPLoss
 from edm_lesson.preconditioning import EDMPrecond, VPPrecond
-from edm_lesson.studies import Study, StudyError, load_study, results_of, run_study, study_names, study_table
 
 
 class Level:

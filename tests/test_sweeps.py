@@ -5,12 +5,13 @@ import csv
 import pytest
 import torch
 
-from edm_lesson import evaluation, sweeps
 from edm_lesson.designs import DESIGNS
+from edm_lesson.evaluation import judge as evaluation
+from edm_lesson.evaluation import sweep as sweeps
+from edm_lesson.evaluation.sweep import SweepError, read_sweep, sweep, sweep_lines, sweep_points, sweep_table
 from edm_lesson.ideal import GaussianDenoiser
 from edm_lesson.samplers import edm_sampler, general_sampler
 from edm_lesson.samplers.images import SeededNoise
-from edm_lesson.sweeps import SweepError, read_sweep, sweep, sweep_lines, sweep_points, sweep_table
 
 
 class Gaussian(torch.nn.Module):

@@ -17,14 +17,14 @@ TAUGHT = {
         "networks.layers": ["PositionalEmbedding", "SelfAttention", "ResidualBlock"],
         "networks.unet": ["LessonUNet"],
     },
-    "06": {"training": ["train_step", "ema_decay"]},
+    "06": {"training.trainer": ["train_step", "ema_decay"]},
     "07": {"samplers.edm": ["euler_step", "heun_step"]},
     "08": {"samplers.edm": ["add_churn", "edm_sampler"]},
     "09": {
         "schedules": ["LinearSchedule", "VESchedule", "VPSchedule"],
         "samplers.general": ["scale", "ode_slope", "solver_step", "general_sampler"],
     },
-    "10": {"evaluation": ["frechet_distance", "real_distance", "distance_ratio"]},
+    "10": {"evaluation.judge": ["frechet_distance", "real_distance", "distance_ratio"]},
     "11": {
         "augment": [
             "affine",

@@ -11,7 +11,6 @@ from edm_lesson.config import load_config
 from edm_lesson.data import Images
 from edm_lesson.designs import choose_sampler
 from edm_lesson.losses import EDMLoss
-from edm_lesson.runs import TrainingError
 from edm_lesson.samplers import sample_images
 from edm_lesson.training import (
     Trainer,
@@ -22,6 +21,7 @@ from edm_lesson.training import (
     make_ema,
     train_step,
 )
+from edm_lesson.training.run import TrainingError
 
 CPU = {"device": "cpu"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape, unescape
 from itertools import groupby, pairwise
 
-from edm_lesson.course import WIDGET_VIEW, widget_models
+from edm_lesson.course.run import WIDGET_VIEW, widget_models
 from edm_lesson.site.equations import equation
 
 # Code, which is left alone; $$equation$$; $equation$ within a line.

@@ -13,8 +13,8 @@ from pathlib import Path
 from edm_lesson.config import load_config
 from edm_lesson.data import choose_device, load_images
 from edm_lesson.evaluation import Judge, batch_size_for, evaluate
-from edm_lesson.runs import describe_environment, images_in
 from edm_lesson.training import Trainer
+from edm_lesson.training.run import describe_environment, images_in
 
 TARGETS = (10, 5, 2)
 

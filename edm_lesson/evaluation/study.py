@@ -20,9 +20,9 @@ from edm_lesson.config import CONFIG_FOLDER, config_to_dict, load_config
 from edm_lesson.data import choose_device, load_images
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation import batch_size_for, evaluate_seed, mean_and_spread
-from edm_lesson.runs import checkpoint_path, describe_environment, write_text
-from edm_lesson.sweeps import as_text
+from edm_lesson.evaluation.sweep import as_text
 from edm_lesson.training import Trainer
+from edm_lesson.training.run import checkpoint_path, describe_environment, write_text
 
 COLUMNS = (
     *("study", "row", "seed", "images", "parameters", "num_samples", "num_steps", "nfe"),

@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("numpy", "torch", "torchvision")  # the environment's own, which nothing here installs or exchanges
 CELL_ID = "set-up"
 
@@ -53,7 +53,7 @@ if package is None or package.origin is None:  # a mere folder of that name has 
     if not os.path.exists(folder) and subprocess.run(fetch).returncode:
         raise RuntimeError(f"{{address}} can't be fetched. Is there a network?")
     sys.path.insert(0, folder)
-    from edm_lesson.colab import set_up
+    from edm_lesson.course.colab import set_up
 
     set_up()"""
 

@@ -27,8 +27,8 @@ from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.checks import check_number
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import save_grid, to_uint8
-from edm_lesson.distributed import largest, world_size
 from edm_lesson.samplers import sample_images
+from edm_lesson.training.distributed import largest, world_size
 
 try:
     import fcntl
@@ -186,7 +186,7 @@ def describe_environment(device, dtype=torch.float32):
 
 def _commit():
     """The commit of the repository that the package lies in, with "-dirty" where files were changed; None elsewhere."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

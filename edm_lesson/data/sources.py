@@ -145,7 +145,7 @@ def choose_device(device=None):
 
 def data_folder():
     """The folder of shipped files: `EDM_LESSON_DATA`, or `data/` beside the package in the repository."""
-    return Path(os.environ.get("EDM_LESSON_DATA") or Path(__file__).resolve().parent.parent / "data").expanduser()
+    return Path(os.environ.get("EDM_LESSON_DATA") or Path(__file__).resolve().parents[2] / "data").expanduser()
 
 
 def cache_folder():

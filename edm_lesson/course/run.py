@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
-from edm_lesson.colab import add_colab
+from edm_lesson.course.colab import add_colab
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SETTINGS = {"ci": {"setting": "seconds"}, "cpu": {"setting": "minutes"}, "t4": {"setting": "full"}}
 WIDGET_VIEW, WIDGET_STATE = (f"application/vnd.jupyter.widget-{part}+json" for part in ("view", "state"))
 QUIET = ["--IPKernelApp.log_level=40"]  # no warnings about how the kernel is connected
@@ -125,7 +125,7 @@ def _seconds_of_finished(path, copy, parameters):
     """
     import nbformat
 
-    package = [file for suffix in ("py", "yaml") for file in Path(__file__).parent.rglob(f"*.{suffix}")]
+    package = [file for suffix in ("py", "yaml") for file in Path(__file__).parents[1].rglob(f"*.{suffix}")]
     try:
         if copy.stat().st_mtime < max(file.stat().st_mtime for file in package):
             return None

@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from edm_lesson.checks import check_choice, check_count, check_levels, check_number
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation import evaluate_seed, mean_and_spread
-from edm_lesson.runs import write_text
 from edm_lesson.samplers.general import default_range
+from edm_lesson.training.run import write_text
 
 SETTINGS = ("design", "solver", "num_steps", "sigma_max", "rho", "S_churn")
 KEY = ("weights", "num_samples", *SETTINGS, "seed")  # what tells rows apart

@@ -28,8 +28,8 @@ from edm_lesson.checkpoints import (
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import choose_device
 from edm_lesson.designs import build_augment, build_denoiser, build_loss, choose_sampler
-from edm_lesson.distributed import any_stopped, averaged, largest, leads, loss_of_share, parallel, share_of
-from edm_lesson.runs import (
+from edm_lesson.training.distributed import any_stopped, averaged, largest, leads, loss_of_share, parallel, share_of
+from edm_lesson.training.run import (
     TrainingError,
     append_metrics,
     checkpoint_path,
@@ -126,12 +126,12 @@ class Trainer:
     """Everything that training changes: weights, their average, the optimiser, and how many images were seen.
 
     `Trainer(config, images)` starts anew. `train()` goes on to the end of `config.training.images`, or to `until`;
-    it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives what `edm_lesson.runs` lists,
+    it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives what `edm_lesson.training.run` lists,
     and `resume()` takes up what it holds; a run there that isn't taken up is replaced only with `overwrite`, at the
     start of `train()`. `denoiser` is being trained, `ema_denoiser` is its moving average, which
     makes the better images. `losses` are pairs (images seen, mean loss since the pair before).
 
-    In several processes (`edm_lesson.distributed`) every one has a trainer; they take each step together.
+    In several processes (`edm_lesson.training.distributed`) every one has a trainer; they take each step together.
     """
 
     def __init__(self, config, images, run_dir=None, device=None, overwrite=False):

@@ -1,0 +1,31 @@
+"""The notebooks: run, stored, opened."""
+
+from edm_lesson.course.run import (
+    NOTEBOOKS,
+    QUIET,
+    SETTINGS,
+    CourseError,
+    describe_widgets,
+    find_notebooks,
+    open_lab,
+    patch_nbclient,
+    refresh_notebooks,
+    run_course,
+    store_notebooks,
+    widget_models,
+)
+
+__all__ = [
+    "NOTEBOOKS",
+    "QUIET",
+    "SETTINGS",
+    "CourseError",
+    "describe_widgets",
+    "find_notebooks",
+    "open_lab",
+    "patch_nbclient",
+    "refresh_notebooks",
+    "run_course",
+    "store_notebooks",
+    "widget_models",
+]
