@@ -18,12 +18,9 @@ from safetensors.torch import save
 from edm_lesson.config import Config, config_from_dict, config_to_dict
 from edm_lesson.data import choose_device, data_folder
 from edm_lesson.designs import build_denoiser
+from edm_lesson.errors import LessonError
 
 PRETRAINED = ("lesson", "lesson-conditional")
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged or of another kind; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,11 @@ class Checkpoint:
         return {key[len(name) + 1 :]: tensor for key, tensor in self.tensors.items() if key.startswith(f"{name}.")}
 
     def restore(self, name, module):
-        """Give `module` the weights of the part `name`. Raises `CheckpointError` where they are another network's."""
+        """Give `module` the weights of the part `name`. Raises `LessonError` where they are another network's."""
         try:
             module.load_state_dict(self.part(name))
         except RuntimeError as error:
-            raise CheckpointError(
+            raise LessonError(
                 f"The weights {name!r} of the checkpoint are not those of the network in its configuration: it was "
                 "written by another version of edm_lesson. Take that version, or train again."
             ) from error
@@ -57,18 +54,18 @@ def save_checkpoint(path, config, tensors, previous=None, **state):
 def load_checkpoint(path):
     """The `Checkpoint` in the file `path`, verified; its tensors are on the CPU.
 
-    Raises `CheckpointError` where the file is missing, is no checkpoint of this package, or differs from its digest;
+    Raises `LessonError` where the file is missing, is no checkpoint of this package, or differs from its digest;
     where the one before it is whole, the message offers that.
     """
     path = Path(path).expanduser()
     try:
         return _load_checkpoint(path)
-    except CheckpointError as error:
+    except LessonError as error:
         try:
             seen = _load_checkpoint(previous_path(path)).state["images_seen"]
-        except CheckpointError:
+        except LessonError:
             raise error from None
-        raise CheckpointError(
+        raise LessonError(
             f"{error} The one before it, {previous_path(path).name}, is whole ({seen:,} images); "
             f"go on from there with: edm-lesson train --resume --previous --out {quote(str(path.parent))}"
         ) from error
@@ -76,12 +73,12 @@ def load_checkpoint(path):
 
 def _load_checkpoint(path):
     if not path.is_file():
-        raise CheckpointError(
+        raise LessonError(
             f"There is no checkpoint {path}; train one with: edm-lesson train --out {quote(str(path.parent))}"
         )
     tensors, header = load_tensors(path)
     if not header.keys() >= {"config", "state"}:
-        raise CheckpointError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
+        raise LessonError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
     return Checkpoint(config_from_dict(header["config"], str(path)), tensors, header["state"])
 
 
@@ -112,7 +109,7 @@ def save_tensors(path, tensors, header, previous=None):
     """Write named `tensors` and `header`, a dictionary of plain values, to `path` with a SHA-256 over both.
 
     An older file is replaced only once all is written; it is kept as `previous`, if that is given. Raises
-    `CheckpointError` where the file can't be written; what was there before is kept.
+    `LessonError` where the file can't be written; what was there before is kept.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -128,7 +125,7 @@ def save_tensors(path, tensors, header, previous=None):
             _keep(path, Path(previous))
         os.replace(part, path)
     except OSError as error:
-        raise CheckpointError(
+        raise LessonError(
             f"Can't write {path} ({error}). What was there before is unchanged; make room or choose another place."
         ) from error
     finally:
@@ -151,25 +148,25 @@ def _keep(path, previous):
 def load_tensors(path):
     """The tensors, on the CPU, and the header that `save_tensors` wrote to `path`, verified.
 
-    Raises `CheckpointError` where the file is missing, was not written by this package, or differs from its digest.
+    Raises `LessonError` where the file is missing, was not written by this package, or differs from its digest.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except FileNotFoundError as error:
-        raise CheckpointError(f"There is no file {path}.") from error
+        raise LessonError(f"There is no file {path}.") from error
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
+        raise LessonError(
             f"{path} is no checkpoint, or was cut short ({error}). Take an earlier copy, or train again."
         ) from error
     if "edm_lesson" not in metadata:
-        raise CheckpointError(
+        raise LessonError(
             f"{path} was not written by edm_lesson: its configuration is missing. Load its weights by hand."
         )
     found = _digest(metadata["edm_lesson"], tensors)
     if found != metadata.get("digest"):
-        raise CheckpointError(
+        raise LessonError(
             f"{path} is damaged or was changed: its digest is {found}, expected {metadata.get('digest')}. "
             "Take an earlier copy."
         )
@@ -181,7 +178,7 @@ def load_denoiser(name_or_path, device=None):
 
     `name_or_path` is "lesson" or "lesson-conditional", the models that come with the course, a checkpoint file, or the
     folder of a training run. `device` defaults to the best there is (`data.choose_device`). The denoiser carries its
-    `config` and the `offset` that its images are centred by (see `data.Images`). Raises `CheckpointError`.
+    `config` and the `offset` that its images are centred by (see `data.Images`). Raises `LessonError`.
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
@@ -194,12 +191,12 @@ def load_denoiser(name_or_path, device=None):
 def find_checkpoint(name_or_path):
     """The file that a name in `PRETRAINED`, the folder of a run or a path stand for.
 
-    Raises `CheckpointError` where a shipped one is missing.
+    Raises `LessonError` where a shipped one is missing.
     """
     if name_or_path in PRETRAINED:
         path = data_folder() / "pretrained" / f"{name_or_path}.safetensors"
         if not path.is_file():
-            raise CheckpointError(
+            raise LessonError(
                 f"The pretrained model {name_or_path!r} is not at {path}: it comes with the repository, not with the "
                 f"installed package. Set EDM_LESSON_DATA to the repository's data folder, or train it: "
                 f"edm-lesson train --config {name_or_path} --out runs/{name_or_path}"

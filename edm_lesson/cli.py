@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from edm_lesson.errors import LessonError
+
 app = typer.Typer(
     help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.\n\n"
     "Example: edm-lesson sample --num-samples 16 --out digits.png",
@@ -25,18 +27,9 @@ SAMPLER = typer.Option(help="edm, vp, ve or iddpm (Table 1); default: the model'
 
 def main():
     """Run the command line; what users can mend is told in one sentence, without a traceback."""
-    from edm_lesson.checkpoints import CheckpointError
-    from edm_lesson.course import CourseError
-    from edm_lesson.data import DataError
-    from edm_lesson.evaluation.study import StudyError
-    from edm_lesson.evaluation.sweep import SweepError
-    from edm_lesson.site import SiteError
-    from edm_lesson.training.run import TrainingError
-
-    errors = (CheckpointError, CourseError, DataError, SiteError, StudyError, SweepError, TrainingError)
     try:
         app()
-    except (ValueError, OSError, *errors) as error:
+    except (LessonError, ValueError, OSError) as error:
         sys.exit(f"edm-lesson: {error}")
 
 
@@ -72,7 +65,7 @@ def train(
     from edm_lesson.data import sources as images_of
     from edm_lesson.training import Trainer
     from edm_lesson.training.distributed import first_before_others, join_processes, largest, leads
-    from edm_lesson.training.run import TrainingError, checkpoint_path, go_back, images_in
+    from edm_lesson.training.run import checkpoint_path, go_back, images_in
 
     device = join_processes(device)
     changes = {"--config": config if out else None, "--data": data, "--set": set_ or None, "--minutes": minutes}
@@ -91,7 +84,7 @@ def train(
         settings = load_checkpoint(checkpoint).config
     else:
         if checkpoint.exists() or previous_path(checkpoint).exists():
-            raise TrainingError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
+            raise LessonError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
         if minutes is not None and any(setting.startswith("training.images=") for setting in set_ or []):
             raise ValueError("--minutes and training.images both say how long to train; give one of them.")
         settings = load_config(config, [*(set_ or []), *([f"data.name={json.dumps(data)}"] if data else [])])
@@ -150,13 +143,13 @@ def curves(
     """
     from edm_lesson.plots import curves as draw
     from edm_lesson.plots import smooth
-    from edm_lesson.training.run import TrainingError, read_metrics
+    from edm_lesson.training.run import read_metrics
 
     lines = {}
     for run in runs:
         metrics = read_metrics(run)
         if not metrics:
-            raise TrainingError(f"{run} has no metrics yet: training.log_every images must be trained on first.")
+            raise LessonError(f"{run} has no metrics yet: training.log_every images must be trained on first.")
         lines[str(run)] = [line["images"] for line in metrics], smooth([line["loss"] for line in metrics])
     out = out if out.suffix else out.with_suffix(".png")
     out.parent.mkdir(parents=True, exist_ok=True)

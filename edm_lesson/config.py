@@ -15,15 +15,12 @@ from pathlib import Path
 import yaml
 
 from edm_lesson.checks import check_choice, check_count, check_number
+from edm_lesson.errors import LessonError
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 COLUMNS = ("edm", "vp", "ve", "iddpm")
 NETWORKS = ("lesson", "ddpmpp", "ncsnpp", "adm")
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
-
-
-class ConfigError(ValueError):
-    """A configuration says something that can't be understood; the message says where and what would work."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +159,7 @@ def config_names():
 def load_config(name_or_path, overrides=()):
     """The configuration of that name (`config_names()`) or in that YAML file.
 
-    `overrides` such as "training.batch_size=32" change single settings. Raises `ConfigError` for a file that is
+    `overrides` such as "training.batch_size=32" change single settings. Raises `LessonError` for a file that is
     missing or no YAML, an unknown key or name (the nearest valid one is given) and a value of the wrong type.
     """
     path = CONFIG_FOLDER / f"{name_or_path}.yaml"
@@ -170,7 +167,7 @@ def load_config(name_or_path, overrides=()):
         path = Path(name_or_path).expanduser()
         if not path.is_file():
             hint = _nearest(str(name_or_path), config_names())
-            raise ConfigError(
+            raise LessonError(
                 f"There is no configuration {str(name_or_path)!r}{hint}; "
                 f"there are {', '.join(config_names())}, or give a file."
             )
@@ -180,7 +177,7 @@ def load_config(name_or_path, overrides=()):
     for override in overrides:
         key, separator, value = override.partition("=")
         if not separator:
-            raise ConfigError(
+            raise LessonError(
                 f"{override!r} is no setting; write it as section.key=value, such as training.batch_size=32."
             )
         *sections, last = key.strip().split(".")
@@ -188,7 +185,7 @@ def load_config(name_or_path, overrides=()):
         for section in sections:
             branch = branch.setdefault(section, {})
             if not isinstance(branch, dict):
-                raise ConfigError(f"{key}: {section} is a value, not a section.")
+                raise LessonError(f"{key}: {section} is a value, not a section.")
         branch[last] = _parse(value, override)
     return config_from_dict(tree, str(name_or_path))
 
@@ -210,7 +207,7 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                raise ConfigError(
+                raise LessonError(
                     f"{key} is given twice in the section that starts on line {node.start_mark.line + 1}; keep one."
                 )
         return super().construct_mapping(node, deep)
@@ -219,10 +216,10 @@ class _StrictLoader(yaml.SafeLoader):
 def _parse(text, source):
     try:
         return yaml.load(text, _StrictLoader)
-    except ConfigError:
+    except LessonError:
         raise
     except Exception as error:  # YAMLError, and whatever else PyYAML stumbles over
-        raise ConfigError(f"{source} is not valid YAML: {error}") from error
+        raise LessonError(f"{source} is not valid YAML: {error}") from error
 
 
 def _nearest(word, words):
@@ -232,12 +229,12 @@ def _nearest(word, words):
 
 def _build(cls, tree, source, where):
     if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: {where.rstrip('.') or 'the file'} is {tree!r}; it must be a section with keys.")
+        raise LessonError(f"{source}: {where.rstrip('.') or 'the file'} is {tree!r}; it must be a section with keys.")
     kinds = typing.get_type_hints(cls)
     values = {}
     for key, value in tree.items():
         if key not in kinds:
-            raise ConfigError(
+            raise LessonError(
                 f"{source}: unknown key {where}{key}{_nearest(str(key), kinds)}. Keys: {', '.join(kinds)}."
             )
         if dataclasses.is_dataclass(kinds[key]):
@@ -250,7 +247,7 @@ def _build(cls, tree, source, where):
 def _convert(kind, value, source, where):
     if isinstance(kind, types.GenericAlias):  # tuple[int, ...]
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{source}: {where} is {value!r}; it must be a list such as [1, 2].")
+            raise LessonError(f"{source}: {where} is {value!r}; it must be a list such as [1, 2].")
         return tuple(_convert(typing.get_args(kind)[0], entry, source, where) for entry in value)
     if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
         with contextlib.suppress(ValueError):
@@ -260,5 +257,5 @@ def _convert(kind, value, source, where):
             value = float(value)
     if type(value) is not kind:
         word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-        raise ConfigError(f"{source}: {where} is {value!r}; it must be {word}.")
+        raise LessonError(f"{source}: {where} is {value!r}; it must be {word}.")
     return value

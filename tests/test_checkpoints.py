@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 from edm_lesson import checkpoints
 from edm_lesson.checkpoints import (
-    CheckpointError,
     load_checkpoint,
     load_denoiser,
     load_tensors,
@@ -20,6 +19,7 @@ from edm_lesson.checkpoints import (
 )
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
+from edm_lesson.errors import LessonError
 from edm_lesson.training import Trainer
 
 
@@ -52,7 +52,7 @@ def test_a_changed_byte_is_noticed_wherever_it_is(saved):
         damaged = bytearray(content)
         damaged[position] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        with pytest.raises(LessonError, match=r"model\.safetensors"):
             load_checkpoint(path)
 
 
@@ -60,7 +60,7 @@ def test_a_changed_byte_is_noticed_wherever_it_is(saved):
 def test_a_truncated_file_is_refused(saved, length):
     path, _ = saved
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(CheckpointError, match="is no checkpoint, or was cut short"):
+    with pytest.raises(LessonError, match="is no checkpoint, or was cut short"):
         load_checkpoint(path)
 
 
@@ -73,20 +73,20 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
     monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
     path = tmp_path / "model.safetensors"
     path.write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
+    with pytest.raises(LessonError, match="is no checkpoint"):
         load_checkpoint(path)
     assert not (tmp_path / "sprung").exists()
     torch.save(Trap(), path)
-    with pytest.raises(CheckpointError, match="is no checkpoint"):
+    with pytest.raises(LessonError, match="is no checkpoint"):
         load_checkpoint(path)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_foreign_weights_and_missing_files_are_refused(tmp_path):
     save_file({"weight": torch.ones(3)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(CheckpointError, match=r"foreign\.safetensors was not written by edm_lesson"):
+    with pytest.raises(LessonError, match=r"foreign\.safetensors was not written by edm_lesson"):
         load_checkpoint(tmp_path / "foreign.safetensors")
-    with pytest.raises(CheckpointError, match=r"There is no checkpoint .*nowhere.*edm-lesson train"):
+    with pytest.raises(LessonError, match=r"There is no checkpoint .*nowhere.*edm-lesson train"):
         load_checkpoint(tmp_path / "nowhere.safetensors")
 
 
@@ -96,12 +96,12 @@ def test_tensors_without_a_configuration_are_kept_as_strictly(tmp_path):
     tensors, header = load_tensors(path)
     assert torch.equal(tensors["weight"], torch.arange(3.0))
     assert header == {"accuracy": 0.99}
-    with pytest.raises(CheckpointError, match="holds no denoiser: its header is accuracy"):
+    with pytest.raises(LessonError, match="holds no denoiser: its header is accuracy"):
         load_checkpoint(path)
     path.write_bytes(path.read_bytes().replace(b"0.99", b"1.00"))
-    with pytest.raises(CheckpointError, match="is damaged or was changed"):
+    with pytest.raises(LessonError, match="is damaged or was changed"):
         load_tensors(path)
-    with pytest.raises(CheckpointError, match=r"There is no file .*nowhere"):
+    with pytest.raises(LessonError, match=r"There is no file .*nowhere"):
         load_tensors(tmp_path / "nowhere.safetensors")
 
 
@@ -113,13 +113,13 @@ def test_the_file_before_is_kept_and_offered_only_where_it_is_whole(saved):
     assert {file.name for file in path.parent.iterdir()} == {"model.safetensors", "model.previous.safetensors"}
     path.write_bytes(path.read_bytes()[:-1])
     offer = r"(?s)model\.safetensors is no checkpoint.*model\.previous\.safetensors, is whole \(7 images\).*--previous"
-    with pytest.raises(CheckpointError, match=offer):
+    with pytest.raises(LessonError, match=offer):
         load_checkpoint(path)
     path.unlink()
-    with pytest.raises(CheckpointError, match=r"There is no checkpoint .*is whole"):
+    with pytest.raises(LessonError, match=r"There is no checkpoint .*is whole"):
         load_checkpoint(path)
     previous_path(path).write_bytes(b"")
-    with pytest.raises(CheckpointError) as refused:
+    with pytest.raises(LessonError) as refused:
         load_checkpoint(path)
     assert "previous" not in str(refused.value)
 
@@ -133,7 +133,7 @@ def test_a_full_disk_keeps_the_checkpoint_that_was_there(saved, monkeypatch, cal
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints.os, call, full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(LessonError, match="No space left"):
         save_checkpoint(path, load_config("smoke"), {"a": torch.zeros(1)})
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
@@ -152,7 +152,7 @@ def test_the_shipped_models_load_ready_to_sample(name):
 def test_a_missing_shipped_model_says_what_to_run(tmp_path, monkeypatch):
     monkeypatch.setenv("EDM_LESSON_DATA", str(tmp_path))
     with pytest.raises(
-        CheckpointError, match=r"(?s)Set EDM_LESSON_DATA .*edm-lesson train --config lesson --out runs/lesson"
+        LessonError, match=r"(?s)Set EDM_LESSON_DATA .*edm-lesson train --config lesson --out runs/lesson"
     ):
         load_denoiser("lesson")
 

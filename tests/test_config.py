@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from edm_lesson.config import ConfigError, config_from_dict, config_names, config_to_dict, load_config
+from edm_lesson.config import config_from_dict, config_names, config_to_dict, load_config
 from edm_lesson.designs import DESIGNS, build_denoiser, build_loss, build_network, choose_sampler
+from edm_lesson.errors import LessonError
 from edm_lesson.losses import EDMLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import VPPrecond
@@ -114,9 +115,9 @@ def test_mistakes_in_a_file_are_named(tmp_path, text, message):
 
 
 def test_an_unknown_configuration_and_a_bad_override_are_named():
-    with pytest.raises(ConfigError, match=r"no configuration 'leson' .did you mean 'lesson'"):
+    with pytest.raises(LessonError, match=r"no configuration 'leson' .did you mean 'lesson'"):
         load_config("leson")
-    with pytest.raises(ConfigError, match="'batch_size' is no setting"):
+    with pytest.raises(LessonError, match="'batch_size' is no setting"):
         load_config("smoke", ["batch_size"])
-    with pytest.raises(ConfigError, match="sigma_data is a value, not a section"):
+    with pytest.raises(LessonError, match="sigma_data is a value, not a section"):
         load_config("smoke", ["sigma_data.x=1"])

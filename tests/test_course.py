@@ -42,7 +42,7 @@ def test_a_failure_names_notebook_and_cell_shows_the_traceback_and_the_others_st
     notebooks, tmp_path, capsys, jobs
 ):
     with pytest.raises(
-        course.CourseError, match=r"(?s)1 of 2.*00_first.ipynb: cell 3 .*AssertionError: steps were changed"
+        course.LessonError, match=r"(?s)1 of 2.*00_first.ipynb: cell 3 .*AssertionError: steps were changed"
     ) as caught:
         course.run_course(out=tmp_path / "out", parameters={"steps": "4"}, jobs=jobs)
     kept = tmp_path / "out" / "00_first.ipynb"
@@ -63,7 +63,7 @@ def test_a_slider_whose_function_fails_fails_the_course(notebooks, tmp_path, req
     notebook = nbformat.read(path, 4)
     notebook.cells[1].source = "from ipywidgets import interact\n_ = interact(lambda sigma=2: 1 / 0)"
     nbformat.write(notebook, path)
-    with pytest.raises(course.CourseError, match=r"01_second.ipynb: a slider's function raised ZeroDivisionError"):
+    with pytest.raises(course.LessonError, match=r"01_second.ipynb: a slider's function raised ZeroDivisionError"):
         course.run_course("01", tmp_path / "out")
     tasks = request.getfixturevalue("planned")
     course.run_course("01", tmp_path / "out")
@@ -85,7 +85,7 @@ def planned(monkeypatch):
 
 def test_a_course_goes_on_where_it_stopped(notebooks, tmp_path, capsys, request):
     out = tmp_path / "out"
-    with pytest.raises(course.CourseError):
+    with pytest.raises(course.LessonError):
         course.run_course(out=out, parameters={"steps": 4})
     tasks = request.getfixturevalue("planned")
 
@@ -149,9 +149,9 @@ def test_the_notebooks_know_the_settings_and_are_stored_with_the_shortest():
 
 
 def test_unknown_parameters_and_notebooks_are_refused_before_anything_runs(notebooks, tmp_path):
-    with pytest.raises(course.CourseError, match="No notebook has a parameter 'stepz'; there are setting, steps"):
+    with pytest.raises(course.LessonError, match="No notebook has a parameter 'stepz'; there are setting, steps"):
         course.run_course(out=tmp_path / "out", parameters={"stepz": 4})
-    with pytest.raises(course.CourseError, match="There is no notebook 07; there are 00, 01"):
+    with pytest.raises(course.LessonError, match="There is no notebook 07; there are 00, 01"):
         course.run_course("07", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -160,7 +160,7 @@ def test_storing_keeps_a_failing_notebook_as_it_was(notebooks):
     path = notebooks / "00_first.ipynb"
     path.write_text(path.read_text().replace("steps == 3", "steps == 5"))
     before = path.read_text()
-    with pytest.raises(course.CourseError, match=r"00_first\.ipynb is left as it was"):
+    with pytest.raises(course.LessonError, match=r"00_first\.ipynb is left as it was"):
         course.store_notebooks("00")
     assert path.read_text() == before
     course.store_notebooks("01")

@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edm_lesson.data import DataError, Images, choose_device, load_images, normalise, to_uint8
+from edm_lesson.data import Images, choose_device, load_images, normalise, to_uint8
+from edm_lesson.errors import LessonError
 
 ARCHIVES = Path(__file__).resolve().parent.parent / "data" / "MNIST" / "raw"
 
@@ -149,7 +150,7 @@ def test_a_damaged_archive_is_named_and_nothing_is_loaded(places, damage, name):
     expected = hashlib.sha256((archives / f"{name}.gz").read_bytes()).hexdigest()
     damage(archives / f"{name}.gz")
     found = hashlib.sha256((archives / f"{name}.gz").read_bytes()).hexdigest()
-    with pytest.raises(DataError, match=rf"{name}\.gz is damaged .* digest is {found}, expected {expected}"):
+    with pytest.raises(LessonError, match=rf"{name}\.gz is damaged .* digest is {found}, expected {expected}"):
         load_images("mnist")
     assert not (extracted / name).exists()
 
@@ -163,7 +164,7 @@ def test_a_damaged_extracted_file_is_named_and_not_loaded(places, damage):
     found = hashlib.sha256(target.read_bytes()).hexdigest()
     expected = hashlib.sha256(gzip.decompress((archives / "train-images-idx3-ubyte.gz").read_bytes())).hexdigest()
     with pytest.raises(
-        DataError, match=f"train-images-idx3-ubyte is damaged .* digest is {found}, expected {expected}"
+        LessonError, match=f"train-images-idx3-ubyte is damaged .* digest is {found}, expected {expected}"
     ):
         load_images("mnist")
     target.unlink()
@@ -173,7 +174,7 @@ def test_a_damaged_extracted_file_is_named_and_not_loaded(places, damage):
 def test_a_cache_that_can_not_be_written_says_how_to_choose_another(places, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("EDM_LESSON_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match="set EDM_LESSON_CACHE"):
+    with pytest.raises(LessonError, match="set EDM_LESSON_CACHE"):
         load_images("mnist")
 
 
@@ -190,7 +191,7 @@ def test_without_a_network_it_says_where_to_fetch_and_where_to_put(
 ):
     monkeypatch.setenv("EDM_LESSON_DATA", str(tmp_path / "empty"))
     monkeypatch.setenv("EDM_LESSON_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(DataError, match=f"(?s){name} is not on this machine.*{address}.* into .*{folder}"):
+    with pytest.raises(LessonError, match=f"(?s){name} is not on this machine.*{address}.* into .*{folder}"):
         load_images(name)
 
 
@@ -261,7 +262,7 @@ def test_a_transparent_grey_of_sixteen_bits_is_black(tmp_path):
 )
 def test_pictures_without_a_known_white_are_refused(numbers, message, tmp_path):
     Image.fromarray(numbers).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match=rf"a\.tif can't be read as a picture \(it holds {message}.*8 or 16 bits"):
+    with pytest.raises(LessonError, match=rf"a\.tif can't be read as a picture \(it holds {message}.*8 or 16 bits"):
         load_images(tmp_path)
 
 
@@ -317,7 +318,7 @@ def test_a_picture_beside_classes_is_refused_and_empty_subfolders_are_ignored(tm
     assert load_images(tmp_path).labels.tolist() == [0, 0]
     picture(tmp_path / "cats" / "c.png", (8, 8), (0, 0, 0))
     with pytest.raises(
-        DataError, match=r"a\.png lies beside.*cats.*move it into a subfolder, or remove the subfolders"
+        LessonError, match=r"a\.png lies beside.*cats.*move it into a subfolder, or remove the subfolders"
     ):
         load_images(tmp_path)
     for name in ("a.png", "b.png"):
@@ -327,7 +328,7 @@ def test_a_picture_beside_classes_is_refused_and_empty_subfolders_are_ignored(tm
 
 
 def test_bad_folders_are_refused_with_the_file(tmp_path):
-    with pytest.raises(DataError, match="There is no picture in"):
+    with pytest.raises(LessonError, match="There is no picture in"):
         load_images(tmp_path)
     picture(tmp_path / "a.png", (16, 16), (0, 0, 0))
     picture(tmp_path / "b.png", (20, 16), (0, 0, 0))
@@ -335,7 +336,7 @@ def test_bad_folders_are_refused_with_the_file(tmp_path):
         load_images(tmp_path)
     truncate_to = (tmp_path / "a.png").read_bytes()[:40]
     (tmp_path / "a.png").write_bytes(truncate_to)
-    with pytest.raises(DataError, match=r"a\.png can't be read as a picture"):
+    with pytest.raises(LessonError, match=r"a\.png can't be read as a picture"):
         load_images(tmp_path, img_resolution=16)
 
 
@@ -356,14 +357,14 @@ def test_an_npz_file_is_taken_as_it_is_and_bad_ones_are_refused(tmp_path):
         ("huge", {"images": pixels, "labels": np.full(5, 2**63, dtype=np.uint64)}, "labels"),
     ]:
         np.savez(tmp_path / f"{name}.npz", **arrays)
-        with pytest.raises(DataError, match=message):
+        with pytest.raises(LessonError, match=message):
             load_images(tmp_path / f"{name}.npz")
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 8), (20, 20)])
 def test_an_npz_file_of_another_size_is_refused_and_not_padded(height, width, tmp_path):
     np.savez(tmp_path / "mine.npz", images=np.zeros((2, 1, height, width), np.uint8))
-    with pytest.raises(DataError, match=rf"mine\.npz are {width}×{height}, and img_resolution is 16"):
+    with pytest.raises(LessonError, match=rf"mine\.npz are {width}×{height}, and img_resolution is 16"):
         load_images(tmp_path / "mine.npz", img_resolution=16)
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from edm_lesson.checkpoints import CheckpointError, load_denoiser
+from edm_lesson.checkpoints import load_denoiser
 from edm_lesson.data import Images, load_images
+from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import (
     DigitClassifier,
     Judge,
@@ -101,7 +102,7 @@ def test_a_classifier_learns_and_is_kept(mnist, tmp_path):
     save_classifier(classifier, tmp_path / "c.safetensors", test_accuracy=0.9)
     again = load_classifier(tmp_path / "c.safetensors")
     assert torch.equal(evaluation.in_batches(again, mnist.pixels[2000:3000]).argmax(dim=1), guesses)
-    with pytest.raises(CheckpointError, match=r"not at .*edm-lesson train-classifier"):
+    with pytest.raises(LessonError, match=r"not at .*edm-lesson train-classifier"):
         load_classifier(tmp_path / "nowhere.safetensors")
 
 

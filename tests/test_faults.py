@@ -25,11 +25,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from edm_lesson.checkpoints import CheckpointError, load_checkpoint, load_denoiser, previous_path
-from edm_lesson.config import CONFIG_FOLDER, Config, ConfigError, load_config
-from edm_lesson.data import DataError, Images, load_images
+from edm_lesson.checkpoints import load_checkpoint, load_denoiser, previous_path
+from edm_lesson.config import CONFIG_FOLDER, Config, load_config
+from edm_lesson.data import Images, load_images
+from edm_lesson.errors import LessonError
 from edm_lesson.training import Trainer
-from edm_lesson.training.run import TrainingError, checkpoint_path, read_metrics
+from edm_lesson.training.run import checkpoint_path, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 CHANGES = {"os.mkdir", "os.link", "os.rename", "os.remove"}
@@ -146,7 +147,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_with_room_the_run_goes_on(fill, sa
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         fill(tmp_path / "checkpoint.safetensors.part")
-        with pytest.raises(CheckpointError, match=rf"Can't write .*{said}.*What was there before is unchanged"):
+        with pytest.raises(LessonError, match=rf"Can't write .*{said}.*What was there before is unchanged"):
             trainer.train(progress=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -229,7 +230,7 @@ def test_a_checkpoint_with_any_piece_replaced_is_refused(small, data):
     damaged = content[:start] + piece + content[end:]
     path.write_bytes(damaged)
     if damaged != content:
-        with pytest.raises(CheckpointError, match=r"denoiser\.safetensors"):
+        with pytest.raises(LessonError, match=r"denoiser\.safetensors"):
             load_denoiser(path, "cpu")
 
 
@@ -270,7 +271,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     trainer = trainer_of(tmp_path)
     del trainer.ema.module.network.conv_out.bias
     trainer.save_denoiser(tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="are not those of the network in its configuration"):
+    with pytest.raises(LessonError, match="are not those of the network in its configuration"):
         load_denoiser(tmp_path / "other.safetensors", "cpu")
 
 
@@ -281,7 +282,7 @@ def test_a_damaged_environment_is_told_and_damaged_metrics_are_refused(tmp_path)
         trainer_of(tmp_path).resume().train(until=24, progress=False)
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes().replace(b"loss", b"l\0ss", 1).replace(b'"', b"", 1))
-    with pytest.raises(TrainingError, match=r"metrics\.jsonl is damaged .*Move it away: the run can go on without it"):
+    with pytest.raises(LessonError, match=r"metrics\.jsonl is damaged .*Move it away: the run can go on without it"):
         trainer_of(tmp_path).resume().train(progress=False)
     metrics.unlink()
     trainer_of(tmp_path).resume().train(progress=False)
@@ -300,9 +301,9 @@ TRAPS = [
 def test_a_configuration_that_would_run_code_is_refused_and_runs_nothing(tmp_path, text):
     trap = tmp_path / "sprung"
     (tmp_path / "trap.yaml").write_text(text.format(trap=trap))
-    with pytest.raises(ConfigError, match=r"trap\.yaml is not valid YAML"):
+    with pytest.raises(LessonError, match=r"trap\.yaml is not valid YAML"):
         load_config(tmp_path / "trap.yaml")
-    with pytest.raises(ConfigError):
+    with pytest.raises(LessonError):
         load_config("smoke", [f"sigma_data=!!python/object/apply:os.mkdir [{trap}]"])
     assert not trap.exists()
 
@@ -335,11 +336,11 @@ def test_a_configuration_with_any_piece_replaced_is_read_or_refused(any_yaml, st
 
 @contextmanager
 def refused_by_name(path):
-    """What happens inside works, or raises a `DataError` that names the file."""
+    """What happens inside works, or raises a `LessonError` that names the file."""
     refusal = None
     try:
         yield
-    except DataError as error:
+    except LessonError as error:
         refusal = str(error)
     assert refusal is None or path.name in refusal
 
@@ -377,7 +378,7 @@ def test_a_damaged_npz_file_is_refused_or_holds_images(archive, data):
 def test_arrays_that_are_no_data_set_are_refused(tmp_path, save, message):
     with open(tmp_path / "mine.npz", "wb") as file:
         save(file)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(LessonError, match=message):
         load_images(tmp_path / "mine.npz")
 
 

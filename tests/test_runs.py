@@ -20,10 +20,11 @@ from PIL import Image
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import load_config
 from edm_lesson.data import Images, normalise
+from edm_lesson.errors import LessonError
 from edm_lesson.plots import smooth
 from edm_lesson.training import Trainer, choose_precision
 from edm_lesson.training import run as runs
-from edm_lesson.training.run import TrainingError, checkpoint_path, images_in, locked, read_metrics
+from edm_lesson.training.run import checkpoint_path, images_in, locked, read_metrics
 
 SETTINGS = [
     "training.images=320",
@@ -95,7 +96,7 @@ def test_a_run_is_not_overwritten_by_a_trainer_that_did_not_take_it_up(few, tmp_
         if path.name != left:
             path.unlink()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(TrainingError, match=r"holds a run already: call resume\(\) .*or choose another folder"):
+    with pytest.raises(LessonError, match=r"holds a run already: call resume\(\) .*or choose another folder"):
         trainer_of(few, tmp_path, "training.seed=1").train(progress=False)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     first.train(until=256, progress=False)  # its own run
@@ -104,7 +105,7 @@ def test_a_run_is_not_overwritten_by_a_trainer_that_did_not_take_it_up(few, tmp_
 @pytest.mark.parametrize("line", ['{"images": 1}', '{"images": 1, "loss": "low"}', "3"])
 def test_metrics_without_a_loss_are_called_damaged(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(f'{{"images": 1, "loss": 2.5}}\n{line}\n')
-    with pytest.raises(TrainingError, match=r"metrics\.jsonl is damaged \(line 2 lacks .*the loss\)\. Move it away"):
+    with pytest.raises(LessonError, match=r"metrics\.jsonl is damaged \(line 2 lacks .*the loss\)\. Move it away"):
         read_metrics(tmp_path)
 
 
@@ -142,7 +143,7 @@ def test_grids_show_the_same_latents_and_change_nothing(few, tmp_path, monkeypat
 
 
 def test_a_folder_in_use_is_refused_and_free_afterwards(few, tmp_path):
-    with locked(tmp_path), pytest.raises(TrainingError, match=r"Another process is training into .*choose another"):
+    with locked(tmp_path), pytest.raises(LessonError, match=r"Another process is training into .*choose another"):
         trainer_of(few, tmp_path).train(progress=False)
     assert not list(tmp_path.iterdir()), "nothing was written"
     trainer_of(few, tmp_path).train(until=16, progress=False)
@@ -158,7 +159,7 @@ def test_a_stopped_process_leaves_a_checkpoint_that_goes_on_exactly(mnist, tmp_p
         deadline = time.monotonic() + 60
         while not checkpoint_path(tmp_path).exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
-        with pytest.raises(TrainingError, match="Another process"), locked(tmp_path):
+        with pytest.raises(LessonError, match="Another process"), locked(tmp_path):
             pass
         process.send_signal(number)
         _, said = process.communicate(timeout=60)

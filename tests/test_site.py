@@ -11,7 +11,8 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from edm_lesson.course import run as course
-from edm_lesson.site import SiteError, build_site
+from edm_lesson.errors import LessonError
+from edm_lesson.site import build_site
 from edm_lesson.site.build import HERE
 from edm_lesson.site.equations import equation
 from edm_lesson.site.render import Page, render_markdown, render_notebook
@@ -324,7 +325,7 @@ def test_a_badge_is_not_fetched_but_becomes_a_link_of_words(small, badge):
 def test_what_cannot_be_shown_is_refused_naming_the_page(small, text, message):
     (small.root.parent / "secret.txt").write_text("secret")
     small.write(text)
-    with pytest.raises(SiteError, match=re.escape(message)):
+    with pytest.raises(LessonError, match=re.escape(message)):
         small.build()
     assert not (small.root / "site").exists()
 
@@ -334,7 +335,7 @@ def test_a_new_site_replaces_the_old_one_but_nothing_else(small):
     (small.root / "site" / "00_old.html").write_text("an old page")
     small.build()
     assert not (small.root / "site" / "00_old.html").exists()
-    with pytest.raises(SiteError, match="holds something else than a site"):
+    with pytest.raises(LessonError, match="holds something else than a site"):
         build_site(small.root / "notebooks")
     assert (small.root / "notebooks" / "00_one.ipynb").exists()
 

@@ -7,8 +7,9 @@ import pytest
 
 from edm_lesson.config import load_config
 from edm_lesson.designs import build_denoiser, build_loss
+from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import study as studies
-from edm_lesson.evaluation.study import Study, StudyError, load_study, results_of, run_study, study_names, study_table
+from edm_lesson.evaluation.study import Study, load_study, results_of, run_study, study_names, study_table
 from edm_lesson.losses import EDMLoss, VPLoss
 from edm_lesson.preconditioning import EDMPrecond, VPPrecond
 
@@ -158,13 +159,13 @@ def test_rows_can_be_chosen_and_the_table_says_what_is_missing(tmp_path):
 
 def test_results_with_other_settings_are_not_mixed_in(tmp_path):
     go(tmp_path, rows=["A"])
-    with pytest.raises(StudyError, match=r"other settings than row 'A' has with 128 images"):
+    with pytest.raises(LessonError, match=r"other settings than row 'A' has with 128 images"):
         go(tmp_path, study=Study("tiny", "smoke", 128, TINY.rows))
     path = tmp_path / "A" / "seed0" / "result.json"
     assert json.loads(path.read_text())["environment"]["device"] == "cpu"
-    with pytest.raises(StudyError, match="was measured with num_samples 4, not 8"):
+    with pytest.raises(LessonError, match="was measured with num_samples 4, not 8"):
         go(tmp_path, num_samples=8)
-    with pytest.raises(StudyError, match="was measured with num_steps 2, not 3"):
+    with pytest.raises(LessonError, match="was measured with num_steps 2, not 3"):
         go(tmp_path, num_steps=3)
     assert not (tmp_path / "B_2").exists(), "it is said before the other row is trained"
     path.rename(tmp_path / "A" / "seed0" / "old.json")
@@ -175,7 +176,7 @@ def test_a_damaged_result_is_told_and_kept(tmp_path):
     go(tmp_path, rows=["A"])
     path = tmp_path / "A" / "seed0" / "result.json"
     path.write_text(path.read_text()[:100])
-    with pytest.raises(StudyError, match=r"result.json is damaged .* move .* away to measure the run anew"):
+    with pytest.raises(LessonError, match=r"result.json is damaged .* move .* away to measure the run anew"):
         go(tmp_path)
     assert len(path.read_text()) == 100
 

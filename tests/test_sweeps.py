@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from edm_lesson.designs import DESIGNS
+from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import judge as evaluation
 from edm_lesson.evaluation import sweep as sweeps
-from edm_lesson.evaluation.sweep import SweepError, read_sweep, sweep, sweep_lines, sweep_points, sweep_table
+from edm_lesson.evaluation.sweep import read_sweep, sweep, sweep_lines, sweep_points, sweep_table
 from edm_lesson.ideal import GaussianDenoiser
 from edm_lesson.samplers import edm_sampler, general_sampler
 from edm_lesson.samplers.images import SeededNoise
@@ -176,13 +177,13 @@ def test_the_file_is_a_tidy_table(tmp_path):
 def test_another_file_is_refused_and_kept(tmp_path, text):
     path = tmp_path / "x.csv"
     path.write_text(text)
-    with pytest.raises(SweepError, match="holds no sweep"):
+    with pytest.raises(LessonError, match="holds no sweep"):
         sweep(Gaussian(), Spread(), sweep_points(), path, progress=False)
     assert path.read_text() == text
 
 
 def test_the_picture_can_t_take_the_place_of_the_figures(tmp_path):
-    with pytest.raises(SweepError, match=r"kept in a .csv file, with its picture beside it; .*x.png is none"):
+    with pytest.raises(LessonError, match=r"kept in a .csv file, with its picture beside it; .*x.png is none"):
         sweep(Gaussian(), Spread(), sweep_points(), tmp_path / "x.png", progress=False)
 
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edm_lesson.checkpoints import CheckpointError, load_checkpoint, load_denoiser, save_checkpoint
+from edm_lesson.checkpoints import load_checkpoint, load_denoiser, save_checkpoint
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
 from edm_lesson.designs import choose_sampler
+from edm_lesson.errors import LessonError
 from edm_lesson.losses import EDMLoss
 from edm_lesson.samplers import sample_images
 from edm_lesson.training import (
@@ -21,7 +22,6 @@ from edm_lesson.training import (
     make_ema,
     train_step,
 )
-from edm_lesson.training.run import TrainingError
 
 CPU = {"device": "cpu"}
 
@@ -155,13 +155,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_its_checkpoint(few, 
 
     trainer = Trainer(short(), few, tmp_path, **CPU)
     trainer.loss = Failing()
-    with pytest.raises(TrainingError, match=r"loss is nan at step 10, after 160 images") as stop:
+    with pytest.raises(LessonError, match=r"loss is nan at step 10, after 160 images") as stop:
         trainer.train(progress=False)
     drawn = trainer.loss.levels[10]
     assert f"with sigma from {drawn.min():.3g} to {drawn.max():.3g}" in str(stop.value)
     assert f"last good checkpoint is {tmp_path / 'checkpoint.safetensors'}, after 128 images" in str(stop.value)
     assert load_checkpoint(tmp_path / "checkpoint.safetensors").state["images_seen"] == 128
-    with pytest.raises(TrainingError, match="nan at step 10"):
+    with pytest.raises(LessonError, match="nan at step 10"):
         trainer.train(progress=False)
 
 
@@ -169,7 +169,7 @@ def test_weights_that_are_not_finite_are_never_saved(few, tmp_path):
     trainer = Trainer(short(), few, tmp_path, **CPU).train(until=64, progress=False)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     next(trainer.denoiser.parameters()).data[0] = float("inf")
-    with pytest.raises(TrainingError, match=r"weights are not finite at step 3.*after 64 images"):
+    with pytest.raises(LessonError, match=r"weights are not finite at step 3.*after 64 images"):
         trainer.save()
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
@@ -204,11 +204,9 @@ def test_a_step_does_not_wait_for_the_gpu(few):
 
 def test_resuming_with_another_configuration_is_refused(few, tmp_path):
     Trainer(short(), few, tmp_path, **CPU).train(until=64, progress=False)
-    with pytest.raises(
-        CheckpointError, match=r"started with training .*'learning_rate': 0\.004.*choose another folder"
-    ):
+    with pytest.raises(LessonError, match=r"started with training .*'learning_rate': 0\.004.*choose another folder"):
         Trainer(short("training.learning_rate=1e-3"), few, tmp_path, **CPU).resume()
-    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+    with pytest.raises(LessonError, match="There is no checkpoint"):
         Trainer(short(), few, tmp_path / "nowhere", **CPU).resume()
 
 
@@ -225,7 +223,7 @@ def test_resuming_with_other_images_is_refused(few, tmp_path, change):
         labels[-1] = (labels[-1] + 1) % 3
     trainer, count = Trainer(config, Images(pixels, labels), tmp_path, **CPU), len(pixels)
     expected = rf"trained on 100 images of \(1, 28, 28\), digest \w{{12}}, not on {count} images of \(1, 28, 28\),"
-    with pytest.raises(TrainingError, match=expected):
+    with pytest.raises(LessonError, match=expected):
         trainer.resume()
     assert trainer.images_seen == 0
     copies = Images(few.pixels.clone(), few.labels.clone())
@@ -249,7 +247,7 @@ def test_a_checkpoint_that_does_not_say_which_images_it_saw_is_resumed(few, tmp_
 
 
 def test_a_trainer_without_a_folder_has_nothing_to_resume(few):
-    with pytest.raises(TrainingError, match="run_dir is None; to resume, give the trainer the folder of a run"):
+    with pytest.raises(LessonError, match="run_dir is None; to resume, give the trainer the folder of a run"):
         Trainer(short(), few, **CPU).resume()
 
 

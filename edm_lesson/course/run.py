@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from edm_lesson.course.colab import add_colab
+from edm_lesson.errors import LessonError
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SETTINGS = {"ci": {"setting": "seconds"}, "cpu": {"setting": "minutes"}, "t4": {"setting": "full"}}
@@ -21,25 +22,21 @@ WIDGET_VIEW, WIDGET_STATE = (f"application/vnd.jupyter.widget-{part}+json" for p
 QUIET = ["--IPKernelApp.log_level=40"]  # no warnings about how the kernel is connected
 
 
-class CourseError(RuntimeError):
-    """A notebook failed or can't be found; the message says which and where."""
-
-
 def find_notebooks(only=None):
     """The notebooks in reading order, or those whose numbers `only` lists ("00,02").
 
-    Raises `CourseError` where there is none.
+    Raises `LessonError` where there is none.
     """
     notebooks = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     if not notebooks:
-        raise CourseError(
+        raise LessonError(
             f"There are no notebooks in {NOTEBOOKS}: they come with the repository, not with the package."
         )
     numbers = [path.name[:2] for path in notebooks]
     wanted = numbers if only is None else [number.strip().zfill(2) for number in only.split(",")]
     for number in wanted:
         if number not in numbers:
-            raise CourseError(f"There is no notebook {number}; there are {', '.join(numbers)}.")
+            raise LessonError(f"There is no notebook {number}; there are {', '.join(numbers)}.")
     return [path for path in notebooks if path.name[:2] in wanted]
 
 
@@ -66,7 +63,7 @@ def run_course(only=None, out="runs/course", parameters=None, setting="ci", jobs
     again : run those as well whose executed copy is there already, made with these parameters of this notebook and
         this package.
 
-    Raises `CourseError` for a parameter that none of the notebooks has and, once all have run, where a cell failed,
+    Raises `LessonError` for a parameter that none of the notebooks has and, once all have run, where a cell failed,
     naming notebook and cell; its traceback was printed by then.
     """
     import papermill
@@ -83,7 +80,7 @@ def run_course(only=None, out="runs/course", parameters=None, setting="ci", jobs
     for name in parameters:
         if not any(name in names for names in known.values()):
             names = ", ".join(sorted(set().union(*known.values()))) or "none"
-            raise CourseError(f"No notebook has a parameter {name!r}; there are {names}.")
+            raise LessonError(f"No notebook has a parameter {name!r}; there are {names}.")
 
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -107,7 +104,7 @@ def run_course(only=None, out="runs/course", parameters=None, setting="ci", jobs
                     print(failure[1])
                     failures.append(f"{name}: {failure[0]}")
     except KeyboardInterrupt:
-        raise CourseError("Stopped. The same command goes on with the notebooks that are not done.") from None
+        raise LessonError("Stopped. The same command goes on with the notebooks that are not done.") from None
 
     print(f"\n{'notebook':<40} {'seconds':>8}  result")
     for path in notebooks:
@@ -115,7 +112,7 @@ def run_course(only=None, out="runs/course", parameters=None, setting="ci", jobs
         print(f"{path.name:<40} {seconds:8.1f}  {outcome}")
     print(f"{'all':<40} {sum(seconds for seconds, _ in rows.values()):8.1f}  executed copies in {out}")
     if failures:
-        raise CourseError("\n".join([f"{len(failures)} of {len(rows)} notebooks failed.", *failures]))
+        raise LessonError("\n".join([f"{len(failures)} of {len(rows)} notebooks failed.", *failures]))
 
 
 def _seconds_of_finished(path, copy, parameters):
@@ -238,7 +235,7 @@ def store_notebooks(only=None):
     """Execute notebooks in a clean kernel on the CPU and store them, outputs and widget state included, where they are.
 
     Link to Colab and set-up cell are brought up to date first. A notebook whose cell fails is left as it was, and
-    `CourseError` says which cell.
+    `LessonError` says which cell.
     """
     import nbformat
     from nbclient import NotebookClient
@@ -264,7 +261,7 @@ def store_notebooks(only=None):
         try:
             client.execute(env=environment)
         except CellExecutionError as error:
-            raise CourseError(f"{path.name} is left as it was: a cell failed.\n{error}") from error
+            raise LessonError(f"{path.name} is left as it was: a cell failed.\n{error}") from error
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
         describe_widgets(notebook)

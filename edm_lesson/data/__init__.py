@@ -3,7 +3,6 @@
 from edm_lesson.data.sources import (
     IMAGE_SUFFIXES,
     MNIST_ARCHIVES,
-    DataError,
     Images,
     cache_folder,
     choose_device,
@@ -17,7 +16,6 @@ from edm_lesson.data.sources import (
 __all__ = [
     "IMAGE_SUFFIXES",
     "MNIST_ARCHIVES",
-    "DataError",
     "Images",
     "cache_folder",
     "choose_device",

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from edm_lesson.checks import FLOATS, INTEGERS, check_count, check_number, readable
+from edm_lesson.errors import LessonError
 
 # SHA-256 of the canonical MNIST archives (data/README.md).
 MNIST_ARCHIVES = {
@@ -26,10 +27,6 @@ MNIST_ARCHIVES = {
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-
-
-class DataError(RuntimeError):
-    """A data file is missing, damaged, unsuitable or can't be fetched; the message says which and what to do."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,7 @@ def load_images(name, split="train", *, img_resolution=None, img_channels=None, 
     img_channels : 1 or 3; pictures of a folder are converted. Default: as they are (folders: 3).
     centre : subtract the mean from every batch.
 
-    Raises `ValueError` for an unknown name, split or size, and `DataError` where a file is missing, damaged or not as
+    Raises `ValueError` for an unknown name, split or size, and `LessonError` where a file is missing, damaged or not as
     described here.
     """
     if split not in ("train", "test"):
@@ -218,7 +215,7 @@ def _load_named(name, split):
             _extract(archives / file, digest, cache_folder() / folder / Path(file).stem)
         dataset = dataset_class(cache_folder(), train=train)
     except OSError as error:
-        raise DataError(
+        raise LessonError(
             f"Can't use the cache ({error}): set EDM_LESSON_CACHE to a folder with space that you can write to."
         ) from error
     return Images(dataset.data[:, None].contiguous(), dataset.targets.long())
@@ -235,7 +232,7 @@ def _download(name, dataset_class, train):
             address, place = dataset_class.url, cache_folder()
         else:
             address, place = dataset_class.mirrors[0], cache_folder() / dataset_class.__name__ / "raw"
-        raise DataError(
+        raise LessonError(
             f"{name} is not on this machine and could not be downloaded ({str(error).strip()}). Fetch it by hand from "
             f"{address} and put the archive(s), as they are, into {place}."
         ) from error
@@ -249,7 +246,7 @@ def _digest(data, expected):
 def _verify(path, data, expected, remedy):
     found = _digest(data, expected)
     if found != expected:
-        raise DataError(f"{path} is damaged or was changed: its digest is {found}, expected {expected}. {remedy}")
+        raise LessonError(f"{path} is damaged or was changed: its digest is {found}, expected {expected}. {remedy}")
 
 
 def _extract(archive, expected, target):
@@ -304,13 +301,13 @@ def _load_folder(folder, img_resolution, img_channels):
 
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise DataError(
+        raise LessonError(
             f"There is no picture in {folder}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}, in subfolders too."
         )
     loose = [path for path in files if path.parent == folder]
     classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
     if loose and classes:
-        raise DataError(
+        raise LessonError(
             f"{loose[0]} lies beside subfolders with pictures ({classes[0]}, …), which are the classes: move it into a "
             "subfolder, or remove the subfolders."
         )
@@ -321,7 +318,7 @@ def _load_folder(folder, img_resolution, img_channels):
             if img_resolution:
                 picture = ImageOps.fit(picture, (img_resolution, img_resolution), Image.Resampling.LANCZOS)
         except Exception as error:  # every format has errors of its own
-            raise DataError(
+            raise LessonError(
                 f"{path} can't be read as a picture ({error}). Repair it or take it out of the folder."
             ) from error
         if pixels and picture.size != pixels[0].shape[1::-1]:
@@ -339,20 +336,20 @@ def _load_npz(path, img_resolution):
         with np.load(path, allow_pickle=False) as archive:
             images, labels = archive["images"], archive.get("labels")
     except Exception as error:  # NumPy's, or those of the archive in it
-        raise DataError(f"{path} can't be read as an .npz file with an array `images` ({error}).") from error
+        raise LessonError(f"{path} can't be read as an .npz file with an array `images` ({error}).") from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
-        raise DataError(
+        raise LessonError(
             f"images in {path} is {images.dtype} {images.shape}; it must be uint8 (N, 1 or 3, height, width)."
         )
     height, width = images.shape[2:]
     if img_resolution and (width, height) != (img_resolution, img_resolution):
-        raise DataError(
+        raise LessonError(
             f"images in {path} are {width}×{height}, and img_resolution is {img_resolution}: an .npz file is taken as "
             f"it is, so give the size that it has, or make its images {img_resolution}×{img_resolution}."
         )
     labels = np.zeros(len(images), int) if labels is None else labels
     if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.astype(np.int64).min() < 0:
-        raise DataError(
+        raise LessonError(
             f"labels in {path} is {labels.dtype} {labels.shape}; it must be a whole number, 0 or more, for each of "
             f"the {len(images)} images."
         )

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from edm_lesson.checkpoints import CheckpointError, load_tensors, save_tensors
+from edm_lesson.checkpoints import load_tensors, save_tensors
 from edm_lesson.checks import check_count
 from edm_lesson.data import choose_device, data_folder, load_images, normalise, to_uint8
 from edm_lesson.designs import DESIGNS, choose_sampler
+from edm_lesson.errors import LessonError
 from edm_lesson.samplers import sample_images
 
 CLASSIFIER = "digit-classifier.safetensors"  # in data/pretrained
@@ -148,17 +149,17 @@ def save_classifier(classifier, path, **facts):
 def load_classifier(path=None, device="cpu"):
     """The digit classifier in the file `path` (default: the one that comes with the course), for evaluation only.
 
-    Raises `CheckpointError` where the file is missing, damaged, or holds something else.
+    Raises `LessonError` where the file is missing, damaged, or holds something else.
     """
     path = path or data_folder() / "pretrained" / CLASSIFIER
     if not path.is_file():
-        raise CheckpointError(
+        raise LessonError(
             f"The digit classifier is not at {path}: it comes with the repository, not with the installed package. "
             f"Set EDM_LESSON_DATA to the repository's data folder, or train it: edm-lesson train-classifier"
         )
     tensors, header = load_tensors(path)
     if "digit_classifier" not in header:
-        raise CheckpointError(f"{path} holds no digit classifier; train one with: edm-lesson train-classifier")
+        raise LessonError(f"{path} holds no digit classifier; train one with: edm-lesson train-classifier")
     classifier = DigitClassifier()
     classifier.load_state_dict(tensors)
     return classifier.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -19,6 +19,7 @@ from edm_lesson.checks import check_choice, check_count
 from edm_lesson.config import CONFIG_FOLDER, config_to_dict, load_config
 from edm_lesson.data import choose_device, load_images
 from edm_lesson.designs import DESIGNS
+from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import batch_size_for, evaluate_seed, mean_and_spread
 from edm_lesson.evaluation.sweep import as_text
 from edm_lesson.training import Trainer
@@ -28,10 +29,6 @@ COLUMNS = (
     *("study", "row", "seed", "images", "parameters", "num_samples", "num_steps", "nfe"),
     *("distance_ratio", "recognised", "nearest", "copies", "seconds"),
 )
-
-
-class StudyError(RuntimeError):
-    """A study can't go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ def run_folder(folder, row, seed):
 def read_result(study, folder, row, seed, num_samples=None, num_steps=None):
     """What was measured of a `row` with a `seed`; None where nothing was.
 
-    Raises `StudyError` where it was trained with other settings, where it was measured with another `num_samples` or
+    Raises `LessonError` where it was trained with other settings, where it was measured with another `num_samples` or
     `num_steps` than are given here, and where the file is damaged.
     """
     path = run_folder(folder, row, seed) / "result.json"
@@ -91,15 +88,15 @@ def read_result(study, folder, row, seed, num_samples=None, num_steps=None):
         result = json.loads(path.read_text(encoding="utf-8"))
         measured, config = result["measured"], result["config"]
     except (ValueError, TypeError, KeyError) as error:
-        raise StudyError(f"{path} is damaged ({error}); {again}.") from error
+        raise LessonError(f"{path} is damaged ({error}); {again}.") from error
     if config != config_to_dict(study.settings(row, seed)):
-        raise StudyError(
+        raise LessonError(
             f"{path.parent} was trained with other settings than row {row!r} has with {study.images:,} images. "
             "Choose another --out, or the same --images."
         )
     for name, wanted in {"num_samples": num_samples, "num_steps": num_steps}.items():
         if wanted not in (None, measured[name]):
-            raise StudyError(
+            raise LessonError(
                 f"{path.parent} was measured with {name} {measured[name]}, not {wanted}. Choose the same number or "
                 f"another --out, or {again}."
             )
@@ -139,13 +136,13 @@ def run_study(
     has been trained, gives the judge of the samples, which EDM's deterministic sampler draws in `num_steps` steps,
     whatever the row was trained for. What was interrupted is taken up at its last checkpoint; several processes may
     work on different rows of one folder. The CSV file is written after every run, with all seeds that were measured.
-    Raises `StudyError` where a run in the folder had other settings or was measured otherwise, and `ValueError` for a
+    Raises `LessonError` where a run in the folder had other settings or was measured otherwise, and `ValueError` for a
     row that there is not, and for numbers that make no sense.
     """
     check_study(study, rows, seeds, num_samples)
     folder, device, judge = Path(folder), choose_device(device), cache(lambda: make_judge(num_samples))
     if folder.exists() and not folder.is_dir():
-        raise StudyError(f"{folder} is a file; a study is kept in a folder. Choose another --out.")
+        raise LessonError(f"{folder} is a file; a study is kept in a folder. Choose another --out.")
     measure = {"num_samples": num_samples, "num_steps": num_steps}
     results_of(study, folder, seeds, **measure)  # what is wrong there is said before hours of training
     for seed in range(seeds):

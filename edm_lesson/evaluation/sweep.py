@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from edm_lesson.checks import check_choice, check_count, check_levels, check_number
 from edm_lesson.designs import DESIGNS
+from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import evaluate_seed, mean_and_spread
 from edm_lesson.samplers.general import default_range
 from edm_lesson.training.run import write_text
@@ -24,10 +25,6 @@ KEY = ("weights", "num_samples", *SETTINGS, "seed")  # what tells rows apart
 MEASURED = ("nfe", "distance_ratio", "recognised", "nearest", "copies", "seconds")
 WORDS = ("weights", "design", "solver")
 HEADINGS = ",".join((*KEY, *MEASURED)) + "\n"
-
-
-class SweepError(RuntimeError):
-    """A file is no sweep's; the message says which and what to do."""
 
 
 def sweep_points(design=("edm",), solver=(None,), num_steps=(18,), sigma_max=(None,), rho=(7.0,), S_churn=(0.0,)):
@@ -59,7 +56,7 @@ def sweep(denoiser, judge, points, path, seeds=3, batch_size=250, progress=True)
     """Measure `judge.count` samples of `denoiser` at each of `points` with each of `seeds` seeds; the rows, as a list.
 
     The CSV file `path` is read first, and every row is added to it as soon as it is measured; several processes may add
-    to one file. All points get their first seed, then their second, and so on. Raises `SweepError` where `path` is no
+    to one file. All points get their first seed, then their second, and so on. Raises `LessonError` where `path` is no
     sweep's, and `ValueError` for settings that can't be sampled.
     """
     check_count("seeds", seeds)
@@ -107,11 +104,11 @@ def as_text(value):
 def read_sweep(path):
     """The rows of a sweep's CSV file; none where there is no file.
 
-    A last row that wasn't written to its end is left out. Raises `SweepError` for another file.
+    A last row that wasn't written to its end is left out. Raises `LessonError` for another file.
     """
     path = Path(path)
     if path.suffix != ".csv":
-        raise SweepError(f"A sweep is kept in a .csv file, with its picture beside it; {path} is none.")
+        raise LessonError(f"A sweep is kept in a .csv file, with its picture beside it; {path} is none.")
     if not path.exists():
         return []
     try:
@@ -121,7 +118,7 @@ def read_sweep(path):
         whole = [line for line in lines if line.endswith("\n")]
         rows = [read_row(number, row) for number, row in enumerate(csv.DictReader([headings, *whole]), 2)]
     except (ValueError, OSError) as error:
-        raise SweepError(f"{path} holds no sweep ({error}). Choose another file, or move it away.") from error
+        raise LessonError(f"{path} holds no sweep ({error}). Choose another file, or move it away.") from error
     return list({key_of(row): row for row in rows}.values())
 
 

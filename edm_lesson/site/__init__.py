@@ -5,6 +5,6 @@ MathML. `page.html` and `style.css` are the looks. The font of the equations is 
 of STIX Two Math 2.12, cut out with fontTools; its licence, the SIL Open Font License, lies beside it.
 """
 
-from edm_lesson.site.build import SiteError, build_site
+from edm_lesson.site.build import build_site
 
-__all__ = ["SiteError", "build_site"]
+__all__ = ["build_site"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from edm_lesson.course import run as course
+from edm_lesson.errors import LessonError
 from edm_lesson.site.render import Page, render_markdown, render_notebook
 
 HERE = Path(__file__).parent
@@ -15,14 +16,10 @@ MARK = '<meta name="generator" content="edm-lesson site">'
 LARGEST_FILE = 1_000_000
 
 
-class SiteError(RuntimeError):
-    """The site can't be built; the message says which page or folder is why."""
-
-
 def build_site(out="site"):
     """Write the course as a static site into the folder `out`, in place of an earlier one; returns its first page.
 
-    Raises `SiteError` for a folder that holds something else, and for links and equations that lead nowhere.
+    Raises `LessonError` for a folder that holds something else, and for links and equations that lead nowhere.
     """
     out, root = Path(out), course.NOTEBOOKS.parent
     _empty(out)
@@ -40,7 +37,7 @@ def build_site(out="site"):
             _render(source, page)
             page.html = _Links(source, page, names, root, files).rewrite(page.html)
         except ValueError as error:
-            raise SiteError(f"{source.relative_to(root)}: {error}") from error
+            raise LessonError(f"{source.relative_to(root)}: {error}") from error
         if source.suffix == ".ipynb":
             page.notebook = f"notebooks/{source.name}"
             files[page.notebook] = source
@@ -63,7 +60,7 @@ def _empty(out):
     first = out / "index.html"
     if out.exists() and any(out.iterdir()):
         if not first.exists() or MARK not in first.read_text(encoding="utf-8"):
-            raise SiteError(f"{out} holds something else than a site; choose another folder.")
+            raise LessonError(f"{out} holds something else than a site; choose another folder.")
         shutil.rmtree(out)
 
 

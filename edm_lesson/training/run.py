@@ -27,6 +27,7 @@ from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.checks import check_number
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import save_grid, to_uint8
+from edm_lesson.errors import LessonError
 from edm_lesson.samplers import sample_images
 from edm_lesson.training.distributed import largest, world_size
 
@@ -38,16 +39,12 @@ except ImportError:  # Windows, where folders can't be locked
 METRICS = "metrics.jsonl"
 
 
-class TrainingError(RuntimeError):
-    """Training can't go on, or can't start; the message says why and what to do."""
-
-
 def diverged(what, sigma, checkpoint=None, images_seen=None):
-    """The `TrainingError` that says `what` went wrong, at which noise levels, and which checkpoint is still good."""
+    """The `LessonError` that says `what` went wrong, at which noise levels, and which checkpoint is still good."""
     saved = "No checkpoint was saved before that"
     if checkpoint:
         saved = f"The last good checkpoint is {checkpoint}, after {images_seen:,} images; going on would end here again"
-    return TrainingError(
+    return LessonError(
         f"{what}, with sigma from {sigma.min():.3g} to {sigma.max():.3g}. {saved}. Start again with a lower "
         "training.learning_rate or training.clip_norm, or with training.precision=float32."
     )
@@ -61,7 +58,7 @@ def checkpoint_path(folder):
 def go_back(folder):
     """Make the checkpoint before the newest the run's only one; the newest is given up.
 
-    Raises `CheckpointError` where there is none before it, or where that is damaged too.
+    Raises `LessonError` where there is none before it, or where that is damaged too.
     """
     path = checkpoint_path(folder)
     load_checkpoint(previous_path(path))
@@ -73,7 +70,7 @@ def go_back(folder):
 def locked(folder):
     """Keep other processes from training into `folder`, which is made where it is missing; ends with the process.
 
-    Raises `TrainingError` where another one holds it.
+    Raises `LessonError` where another one holds it.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     if fcntl is None:
@@ -84,7 +81,7 @@ def locked(folder):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise TrainingError(
+            raise LessonError(
                 f"Another process is training into {folder}. Wait until it ends, or choose another folder."
             ) from None
         except OSError:  # a file system that knows no locks
@@ -121,14 +118,14 @@ def open_run(folder, trainer):
     """The run of `trainer` in `folder`, held for this process: settings and environment are written down.
 
     Metrics beyond the images that `trainer` has seen are forgotten: they will be written again. Warns where a run
-    goes on in another environment than before. Raises `TrainingError` where another process holds the folder, and
+    goes on in another environment than before. Raises `LessonError` where another process holds the folder, and
     where a checkpoint in it is none that `trainer` saved or resumed from, nor may overwrite.
     """
     path = checkpoint_path(folder)
     with locked(folder):
         others = [] if trainer.owns_run else [old for old in (path, previous_path(path)) if old.exists()]
         if others and not trainer.overwrite:
-            raise TrainingError(
+            raise LessonError(
                 f"{folder} holds a run already: call resume() to go on with it, or choose another folder "
                 "(overwrite=True replaces it)."
             )
@@ -236,7 +233,7 @@ def append_metrics(folder, **values):
 def read_metrics(folder):
     """The metrics of the run in `folder`: one dictionary a line, with `images`, `loss` and more.
 
-    A last line that was cut short is left out. Raises `TrainingError` where there is no such file, or a damaged one.
+    A last line that was cut short is left out. Raises `LessonError` where there is no such file, or a damaged one.
     """
     path = Path(folder) / METRICS
     try:
@@ -247,11 +244,11 @@ def read_metrics(folder):
                 raise ValueError(f"line {number} lacks the number of images or the loss")
         return metrics
     except (FileNotFoundError, NotADirectoryError):
-        raise TrainingError(
+        raise LessonError(
             f"There is no {METRICS} in {folder}; give the folder of a run, as edm-lesson train makes one."
         ) from None
     except ValueError as error:
-        raise TrainingError(f"{path} is damaged ({error}). Move it away: the run can go on without it.") from error
+        raise LessonError(f"{path} is damaged ({error}). Move it away: the run can go on without it.") from error
 
 
 def truncate_metrics(folder, images_seen):

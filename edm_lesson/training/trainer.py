@@ -18,7 +18,6 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from edm_lesson.checkpoints import (
-    CheckpointError,
     load_checkpoint,
     optimizer_tensors,
     previous_path,
@@ -28,9 +27,9 @@ from edm_lesson.checkpoints import (
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import choose_device
 from edm_lesson.designs import build_augment, build_denoiser, build_loss, choose_sampler
+from edm_lesson.errors import LessonError
 from edm_lesson.training.distributed import any_stopped, averaged, largest, leads, loss_of_share, parallel, share_of
 from edm_lesson.training.run import (
-    TrainingError,
     append_metrics,
     checkpoint_path,
     diverged,
@@ -216,7 +215,7 @@ class Trainer:
         Every `log_every` images the mean loss since the last time is appended to `losses` and to `metrics.jsonl`, and
         `callback(self)` is called; every `save_every`, at the end, on Ctrl-C and on SIGTERM a checkpoint is saved;
         every `sample_every` and at the end a grid is drawn. Of several processes the first alone does all that; one
-        that is stopped stops all. Raises `TrainingError` where a loss isn't finite, where another process trains into
+        that is stopped stops all. Raises `LessonError` where a loss isn't finite, where another process trains into
         `run_dir`, and where that holds a run that was neither taken up nor may be overwritten.
         """
         settings = self.config.training
@@ -295,7 +294,7 @@ class Trainer:
     def save(self):
         """Write the run's checkpoint and keep the one before it; nothing without a `run_dir`.
 
-        Raises `TrainingError` rather than save weights that aren't finite, and `CheckpointError` where the file
+        Raises `LessonError` rather than save weights that aren't finite, and `LessonError` where the file
         can't be written.
         """
         if self.run_dir is None:
@@ -331,19 +330,19 @@ class Trainer:
     def resume(self):
         """Take up training where the run's checkpoint left off; returns self.
 
-        Raises `CheckpointError` where there is none, or where it belongs to another configuration or is no run's, and
-        `TrainingError` without a `run_dir` and where the run was trained on other images.
+        Raises `LessonError` where there is none, or where it belongs to another configuration or is no run's, and
+        `LessonError` without a `run_dir` and where the run was trained on other images.
         """
         if self.run_dir is None:
-            raise TrainingError("run_dir is None; to resume, give the trainer the folder of a run as run_dir.")
+            raise LessonError("run_dir is None; to resume, give the trainer the folder of a run as run_dir.")
         path = checkpoint_path(self.run_dir)
         checkpoint = load_checkpoint(path)
         if "param_groups" not in checkpoint.state:
-            raise CheckpointError(f"{path} holds a model alone, to sample from; training can't go on with it.")
+            raise LessonError(f"{path} holds a model alone, to sample from; training can't go on with it.")
         theirs, ours = config_to_dict(checkpoint.config), config_to_dict(self.config)
         for section in ours:
             if theirs[section] != ours[section]:
-                raise CheckpointError(
+                raise LessonError(
                     f"The run in {self.run_dir} was started with {section} {theirs[section]}, not {ours[section]}. "
                     "Resume with the same configuration, or choose another folder."
                 )
@@ -354,7 +353,7 @@ class Trainer:
                 told.format(f"{data['shape'][0]:,}", tuple(data["shape"][1:]), data["digest"])
                 for data in (before, self._data)
             )
-            raise TrainingError(
+            raise LessonError(
                 f"The run in {self.run_dir} was trained on {was}, not on {now}. Resume with the same images, or choose "
                 "another folder."
             )
