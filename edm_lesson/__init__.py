@@ -11,3 +11,7 @@ are the rows of that table; `designs` puts them together; `training`, `data`, `c
 """
 
 __version__ = "0.1.0"
+
+
+class LessonError(RuntimeError):
+    """Something that the reader can mend: the message says what was wrong, with the value, and what to do."""

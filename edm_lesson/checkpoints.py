@@ -15,10 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from edm_lesson import LessonError
 from edm_lesson.config import Config, config_from_dict, config_to_dict
 from edm_lesson.data import choose_device, data_folder
 from edm_lesson.designs import build_denoiser
-from edm_lesson.errors import LessonError
 
 PRETRAINED = ("lesson", "lesson-conditional")
 

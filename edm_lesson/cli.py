@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edm_lesson.errors import LessonError
+from edm_lesson import LessonError
 
 app = typer.Typer(
     help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.\n\n"

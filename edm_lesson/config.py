@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
+from edm_lesson import LessonError
 from edm_lesson.checks import check_choice, check_count, check_number
-from edm_lesson.errors import LessonError
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
 COLUMNS = ("edm", "vp", "ve", "iddpm")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from edm_lesson import checkpoints
+from edm_lesson import LessonError, checkpoints
 from edm_lesson.checkpoints import (
     load_checkpoint,
     load_denoiser,
@@ -19,7 +19,6 @@ from edm_lesson.checkpoints import (
 )
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
-from edm_lesson.errors import LessonError
 from edm_lesson.training import Trainer
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from edm_lesson import LessonError
 from edm_lesson.config import config_from_dict, config_names, config_to_dict, load_config
 from edm_lesson.designs import DESIGNS, build_denoiser, build_loss, build_network, choose_sampler
-from edm_lesson.errors import LessonError
 from edm_lesson.losses import EDMLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import VPPrecond

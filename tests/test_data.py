@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from edm_lesson import LessonError
 from edm_lesson.data import Images, choose_device, load_images, normalise, to_uint8
-from edm_lesson.errors import LessonError
 
 ARCHIVES = Path(__file__).resolve().parent.parent / "data" / "MNIST" / "raw"
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_denoiser
 from edm_lesson.data import Images, load_images
-from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import (
     DigitClassifier,
     Judge,

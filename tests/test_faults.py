@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_checkpoint, load_denoiser, previous_path
 from edm_lesson.config import CONFIG_FOLDER, Config, load_config
 from edm_lesson.data import Images, load_images
-from edm_lesson.errors import LessonError
 from edm_lesson.training import Trainer
 from edm_lesson.training.run import checkpoint_path, read_metrics
 

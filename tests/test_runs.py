@@ -17,10 +17,10 @@ import torch
 import yaml
 from PIL import Image
 
+from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import load_config
 from edm_lesson.data import Images, normalise
-from edm_lesson.errors import LessonError
 from edm_lesson.plots import smooth
 from edm_lesson.training import Trainer, choose_precision
 from edm_lesson.training import run as runs

@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from matplotlib.colors import to_rgb
 
+from edm_lesson import LessonError
 from edm_lesson.course import run as course
-from edm_lesson.errors import LessonError
 from edm_lesson.site import build_site
 from edm_lesson.site.build import HERE
 from edm_lesson.site.equations import equation

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from edm_lesson import LessonError
 from edm_lesson.config import load_config
 from edm_lesson.designs import build_denoiser, build_loss
-from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import study as studies
 from edm_lesson.evaluation.study import Study, load_study, results_of, run_study, study_names, study_table
 from edm_lesson.losses import EDMLoss, VPLoss

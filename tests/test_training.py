@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_checkpoint, load_denoiser, save_checkpoint
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
 from edm_lesson.designs import choose_sampler
-from edm_lesson.errors import LessonError
 from edm_lesson.losses import EDMLoss
 from edm_lesson.samplers import sample_images
 from edm_lesson.training import (

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import yaml
 
+from edm_lesson import LessonError
 from edm_lesson.course.colab import add_colab
-from edm_lesson.errors import LessonError
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SETTINGS = {"ci": {"setting": "seconds"}, "cpu": {"setting": "minutes"}, "t4": {"setting": "full"}}

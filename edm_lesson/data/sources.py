@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from edm_lesson import LessonError
 from edm_lesson.checks import FLOATS, INTEGERS, check_count, check_number, readable
-from edm_lesson.errors import LessonError
 
 # SHA-256 of the canonical MNIST archives (data/README.md).
 MNIST_ARCHIVES = {

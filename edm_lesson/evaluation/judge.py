@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
+from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_tensors, save_tensors
 from edm_lesson.checks import check_count
 from edm_lesson.data import choose_device, data_folder, load_images, normalise, to_uint8
 from edm_lesson.designs import DESIGNS, choose_sampler
-from edm_lesson.errors import LessonError
 from edm_lesson.samplers import sample_images
 
 CLASSIFIER = "digit-classifier.safetensors"  # in data/pretrained

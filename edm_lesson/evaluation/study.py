@@ -14,12 +14,12 @@ from pathlib import Path
 
 import yaml
 
+from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_denoiser
 from edm_lesson.checks import check_choice, check_count
 from edm_lesson.config import CONFIG_FOLDER, config_to_dict, load_config
 from edm_lesson.data import choose_device, load_images
 from edm_lesson.designs import DESIGNS
-from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import batch_size_for, evaluate_seed, mean_and_spread
 from edm_lesson.evaluation.sweep import as_text
 from edm_lesson.training import Trainer

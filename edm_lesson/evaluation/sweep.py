@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from edm_lesson import LessonError
 from edm_lesson.checks import check_choice, check_count, check_levels, check_number
 from edm_lesson.designs import DESIGNS
-from edm_lesson.errors import LessonError
 from edm_lesson.evaluation import evaluate_seed, mean_and_spread
 from edm_lesson.samplers.general import default_range
 from edm_lesson.training.run import write_text

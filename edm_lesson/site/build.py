@@ -6,8 +6,8 @@ from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
+from edm_lesson import LessonError
 from edm_lesson.course import run as course
-from edm_lesson.errors import LessonError
 from edm_lesson.site.render import Page, render_markdown, render_notebook
 
 HERE = Path(__file__).parent

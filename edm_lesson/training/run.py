@@ -22,12 +22,11 @@ from pathlib import Path
 import torch
 import yaml
 
-from edm_lesson import __version__
+from edm_lesson import LessonError, __version__
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.checks import check_number
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import save_grid, to_uint8
-from edm_lesson.errors import LessonError
 from edm_lesson.samplers import sample_images
 from edm_lesson.training.distributed import largest, world_size
 

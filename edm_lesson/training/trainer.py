@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from edm_lesson import LessonError
 from edm_lesson.checkpoints import (
     load_checkpoint,
     optimizer_tensors,
@@ -27,7 +28,6 @@ from edm_lesson.checkpoints import (
 from edm_lesson.config import config_to_dict
 from edm_lesson.data import choose_device
 from edm_lesson.designs import build_augment, build_denoiser, build_loss, choose_sampler
-from edm_lesson.errors import LessonError
 from edm_lesson.training.distributed import any_stopped, averaged, largest, leads, loss_of_share, parallel, share_of
 from edm_lesson.training.run import (
     append_metrics,
