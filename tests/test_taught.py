@@ -17,7 +17,7 @@ TAUGHT = {
         "networks.layers": ["PositionalEmbedding", "SelfAttention", "ResidualBlock"],
         "networks.unet": ["LessonUNet"],
     },
-    "06": {"training.trainer": ["train_step", "ema_decay"]},
+    "06": {"training.step": ["train_step", "ema_decay"]},
     "07": {"samplers.edm": ["euler_step", "heun_step"]},
     "08": {"samplers.edm": ["add_churn", "edm_sampler"]},
     "09": {

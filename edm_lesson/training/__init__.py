@@ -1,7 +1,6 @@
 """Training: the step, the loop, and the folder that a run leaves behind."""
 
-from edm_lesson.training.trainer import (
-    Trainer,
+from edm_lesson.training.step import (
     batch_indices,
     choose_precision,
     ema_decay,
@@ -9,5 +8,6 @@ from edm_lesson.training.trainer import (
     make_ema,
     train_step,
 )
+from edm_lesson.training.trainer import Trainer
 
 __all__ = ["Trainer", "batch_indices", "choose_precision", "ema_decay", "learning_rate_share", "make_ema", "train_step"]

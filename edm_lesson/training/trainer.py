@@ -1,4 +1,4 @@
-"""Training: one step, the moving average of the weights, and a loop that can be interrupted at any image.
+"""Training: a loop that can be interrupted at any image.
 
 All that is random in a step (which images, sigma, noise, dropout) follows from the seed and the number of
 the step, so a run that is resumed ends with the weights of one that was never stopped.
@@ -8,13 +8,12 @@ import hashlib
 import math
 import time
 from contextlib import nullcontext
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean as mean
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
@@ -38,87 +37,15 @@ from edm_lesson.training.run import (
     own_random_numbers,
     write_grid,
 )
-
-
-def ema_decay(batch_size, half_life, images_seen=None, rampup=0.05):
-    """The EMA's decay for one step of `batch_size` images: 1/2 ** (batch_size / half_life), in [0, 1).
-
-    After `half_life` images half of what was there before is left. With `images_seen` the half-life is at
-    most `rampup` times that, so that the first, useless weights are soon forgotten.
-    """
-    if images_seen is not None:
-        half_life = min(half_life, rampup * images_seen)
-    return 0.5 ** (batch_size / half_life) if half_life > 0 else 0.0
-
-
-def make_ema(model, decay):
-    """A copy of `model` whose `update_parameters(model)` keeps `decay()` of itself and takes the rest from `model`."""
-
-    def average(averaged, current, _):
-        torch._foreach_lerp_(averaged, current, 1 - decay())
-
-    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=False)
-    ema.n_averaged += 1  # the start counts as the first value: torch would overwrite it instead
-    return ema.requires_grad_(False)
-
-
-def learning_rate_share(images_seen, settings):
-    """The share of the learning rate that is due after `images_seen` images: a linear rise over `settings.warmup`
-    images, then along a cosine down to 0 at `settings.images`."""
-    rise = min((images_seen + settings.batch_size) / settings.warmup, 1.0) if settings.warmup else 1.0
-    return rise * 0.5 * (1 + math.cos(math.pi * min(images_seen / settings.images, 1.0)))
-
-
-def train_step(denoiser, loss, optimizer, images, class_labels=None, clip_norm=math.inf, autocast=None, scaler=None):
-    """One step down the loss on a batch of clean images (B, C, H, W); returns the loss, still on the device.
-
-    A gradient longer than `clip_norm` is shortened to that. `autocast` is a context for the forward pass in half
-    precision, `scaler` a `torch.amp.GradScaler` for float16, which skips steps whose gradient overflows.
-    """
-    scaler = scaler or torch.amp.GradScaler(enabled=False)
-    with autocast or torch.autocast(images.device.type, enabled=False):
-        value = loss(denoiser, images, class_labels).mean()
-    optimizer.zero_grad(set_to_none=True)
-    scaler.scale(value).backward()
-    scaler.unscale_(optimizer)
-    torch.nn.utils.clip_grad_norm_(denoiser.parameters(), clip_norm)
-    scaler.step(optimizer)
-    scaler.update()
-    return value.detach()
-
-
-def choose_precision(precision, device):
-    """The dtype that "auto" stands for on `device`, or the one that `precision` names.
-
-    bf16 where the hardware multiplies it (Ampere GPUs and newer, CPUs with AMX or AVX-512 BF16, where it was measured
-    to be faster), fp16 on older GPUs, else float32.
-    """
-    named = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision in named:
-        return named[precision]
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    native = device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    return torch.bfloat16 if native else torch.float32
-
-
-def batch_indices(step, batch_size, num_images, seed=0):
-    """Which images make up batch number `step`, int64 (batch_size,): every time round in a new random order."""
-    start, stop = step * batch_size, (step + 1) * batch_size
-    first = start // num_images
-    orders = [_epoch_order(num_images, epoch, seed) for epoch in range(first, (stop - 1) // num_images + 1)]
-    return torch.cat(orders)[start - first * num_images : stop - first * num_images]
-
-
-@lru_cache(maxsize=4)
-def _epoch_order(num_images, epoch, seed):
-    return torch.randperm(num_images, generator=torch.Generator().manual_seed(_mix(seed, epoch)))
-
-
-def _mix(seed, number):
-    """A 32-bit seed for a pair of numbers, so that neighbouring steps draw unrelated noise."""
-    return (seed * 0x9E3779B1 + number * 0x85EBCA77 + 0x1B873593) % 2**32
+from edm_lesson.training.step import (
+    _mix,
+    batch_indices,
+    choose_precision,
+    ema_decay,
+    learning_rate_share,
+    make_ema,
+    train_step,
+)
 
 
 class Trainer:
