@@ -53,9 +53,9 @@ lint: setup
 unit: setup
 	$(PYTEST) tests
 
-# Strict: every stored output is compared with a fresh run. A file's cells stay in one process.
+# Strict: every stored output is compared with a fresh run, and every slider moved. A file's cells stay in one process.
 nbval: setup
-	$(PYTEST) --dist loadfile --nbval --nbval-current-env -p no:cacheprovider notebooks
+	PYTHONPATH=tests $(PYTEST) --dist loadfile --nbval --nbval-current-env -p moving_sliders -p no:cacheprovider notebooks
 
 test: lint unit nbval
 	"$(BIN)/edm-lesson" course --again --only 00,07
