@@ -31,16 +31,16 @@ def vp_sigmas(num_steps, beta_d=19.9, beta_min=0.1, epsilon_s=1e-3):
     """The levels of the variance-preserving SDE: time evenly spaced from 1 to `epsilon_s` (Table 1, VP).
 
     With the defaults from 152.16697 to 0.010486. Raises `ValueError` where `num_steps` is not a whole number of
-    at least 1, `beta_d` is not in [0, 500], `beta_min` not in [0, 400] or both are 0, or `epsilon_s` is outside (0, 1).
+    at least 1, `beta_d` is not in [0, 500], `epsilon_s` is outside (0, 1), or there is no noise at `epsilon_s`.
     """
     check_count("num_steps", num_steps)
     check_number("beta_d", beta_d, at_least=0, at_most=500)
-    check_number("beta_min", beta_min, at_least=0, at_most=400)
+    check_number("beta_min", beta_min, at_most=400)
     check_number("epsilon_s", epsilon_s, above=0)
-    if epsilon_s >= 1 or beta_d + beta_min == 0:
+    if epsilon_s >= 1 or beta_d / 2 * epsilon_s + beta_min <= 0:
         raise ValueError(
-            f"epsilon_s is {epsilon_s!r} and beta_d + beta_min is {beta_d + beta_min!r}; "
-            "epsilon_s must be below 1 and the sum above 0."
+            f"beta_d is {beta_d!r}, beta_min is {beta_min!r} and epsilon_s is {epsilon_s!r}; "
+            "epsilon_s must be below 1, and there must be noise at that time."
         )
     t = 1 + torch.linspace(0, 1, num_steps, dtype=torch.float64) * (epsilon_s - 1)
     sigmas = torch.expm1(beta_d * t**2 / 2 + beta_min * t).sqrt()  # expm1: exp(.) - 1 loses small sigma
@@ -76,27 +76,32 @@ def iddpm_table(C_1=0.001, C_2=0.008, M=1000):
     return torch.tensor(u[::-1], dtype=torch.float64)
 
 
-def iddpm_sigmas(num_steps, C_1=0.001, C_2=0.008, M=1000, j0=8):
-    """The levels of iDDPM: evenly spaced indices into `iddpm_table`, starting at `j0` (Table 1, iDDPM + DDIM).
+def iddpm_sigmas(num_steps, sigma_min=0.002, sigma_max=81.0, C_1=0.001, C_2=0.008, M=1000):
+    """The levels of iDDPM: evenly spaced among those of `iddpm_table` within the range (Table 1, iDDPM + DDIM).
 
-    `j0` = 8 leaves out the levels above 81. Raises `ValueError` where `num_steps` is not a whole number from
-    1 to `M` - `j0` (more would visit a level twice) or `j0` is not in [0, `M`).
+    A `sigma_max` of 81 leaves out the first eight (j_0 = 8). Raises `ValueError` where the range holds fewer than
+    `num_steps` levels (more would visit one twice).
     """
-    check_count("num_steps", num_steps)
-    check_count("j0", j0, minimum=0)
-    check_count("M", M)
-    if num_steps > M - j0:
+    check_levels(num_steps, sigma_min, sigma_max)
+    u = iddpm_table(C_1, C_2, M)
+    u = u[(u >= sigma_min) & (u <= sigma_max)]
+    if num_steps > len(u):
         raise ValueError(
-            f"num_steps is {num_steps}, but from j0 = {j0} on the table has {max(M - j0, 0)} levels; take fewer."
+            f"num_steps is {num_steps}, but iDDPM's table has {len(u)} levels from {sigma_min:g} to {sigma_max:g}; "
+            "take fewer steps or a wider range."
         )
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
-    index = (j0 + ramp * (M - 1 - j0) + 0.5).floor().long()
-    u = iddpm_table(C_1, C_2, M)
-    return torch.cat([u[index], u[-1:]])  # u_M = 0
+    index = (ramp * (len(u) - 1) + 0.5).floor().long()
+    return torch.cat([u[index], u.new_zeros(1)])  # u_M = 0
 
 
 class LinearSchedule:
     """Time is the noise level: sigma(t) = t, s(t) = 1 (Table 1, iDDPM and EDM)."""
+
+    @classmethod
+    def from_range(cls, sigma_min, sigma_max):
+        """The schedule, which fits any range."""
+        return cls()
 
     def sigma(self, t):
         """The noise level at time `t`."""
@@ -188,6 +193,23 @@ class VPSchedule:
 
     def s_deriv(self, t):
         return -self.exponent(t)[1] / 2 * self.s(t)
+
+
+def vp_levels(num_steps, sigma_min, sigma_max):
+    """The levels of VP over any range: `vp_sigmas` of the schedule that fits it."""
+    schedule = VPSchedule.from_range(sigma_min, sigma_max)
+    return vp_sigmas(num_steps, schedule.beta_d, schedule.beta_min)
+
+
+def unscaled(sigma):
+    """The scale of VE, iDDPM and EDM at the noise level `sigma`: s = 1, and ds/dsigma = 0 (Table 1, "scaling")."""
+    return 1.0, 0.0
+
+
+def vp_scale(sigma):
+    """The scale of VP at the noise level `sigma`: s = 1 / sqrt(sigma^2 + 1), and ds/dsigma (Table 1, "scaling")."""
+    s = (sigma**2 + 1) ** -0.5
+    return s, -sigma * s**3
 
 
 def as_tensor(t):
