@@ -7,9 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from edm_lesson import cli
+from edm_lesson import cli, data
 from edm_lesson.data import Images
-from edm_lesson.data import sources as data
 from edm_lesson.evaluation import judge as evaluation
 
 SETTINGS = ["training.images=320", "training.log_every=160", "training.sample_every=0"]

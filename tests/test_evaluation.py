@@ -5,8 +5,9 @@ import torch
 
 from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_denoiser
-from edm_lesson.data import Images, load_images
+from edm_lesson.data import Images, data_folder, load_images
 from edm_lesson.evaluation import (
+    CLASSIFIER,
     DigitClassifier,
     Judge,
     distance_ratio,
@@ -85,7 +86,7 @@ def test_nearest_distances_are_exact():
 
 
 def test_the_shipped_classifier_is_small_and_reads_the_test_digits():
-    path = evaluation.data_folder() / "pretrained" / evaluation.CLASSIFIER
+    path = data_folder() / "pretrained" / CLASSIFIER
     assert path.stat().st_size <= 2_000_000
     test = load_images("mnist", "test")
     guesses = evaluation.in_batches(load_classifier(), test.pixels).argmax(dim=1)

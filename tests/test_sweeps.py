@@ -5,9 +5,8 @@ import csv
 import pytest
 import torch
 
-from edm_lesson import LessonError
+from edm_lesson import LessonError, evaluation
 from edm_lesson.designs import DESIGNS
-from edm_lesson.evaluation import judge as evaluation
 from edm_lesson.evaluation import sweep as sweeps
 from edm_lesson.evaluation.sweep import read_sweep, sweep, sweep_lines, sweep_points, sweep_table
 from edm_lesson.ideal import GaussianDenoiser

@@ -24,7 +24,7 @@ TAUGHT = {
         "schedules": ["LinearSchedule", "VESchedule", "VPSchedule"],
         "samplers.general": ["scale", "ode_slope", "solver_step", "general_sampler"],
     },
-    "10": {"evaluation.judge": ["frechet_distance", "real_distance", "distance_ratio"]},
+    "10": {"evaluation.distance": ["frechet_distance", "real_distance", "distance_ratio"]},
     "11": {
         "augment": [
             "affine",

@@ -1,0 +1,111 @@
+"""The digit classifier whose features are compared."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
+
+from edm_lesson import LessonError
+from edm_lesson.checkpoints import load_tensors, save_tensors
+from edm_lesson.data import data_folder
+
+CLASSIFIER = "digit-classifier.safetensors"  # in data/pretrained
+
+
+def central(x):
+    """The central 28×28 of digits (B, 1, H, W) with a border around them. Raises `ValueError` for other images."""
+    border = (x.shape[-1] - 28) // 2
+    if x.ndim != 4 or x.shape[1] != 1 or x.shape[-1] != x.shape[-2] or border < 0:
+        raise ValueError(
+            f"The images are {tuple(x.shape)}; only digits, (batch, 1, 28, 28) or with a border, have this."
+        )
+    return x[..., border : border + 28, border : border + 28]
+
+
+class DigitClassifier(nn.Module):
+    """Which digit is it? Images (B, 1, 28, 28) in [-1, 1] to the logits of ten classes (B, 10).
+
+    Larger images, such as digits padded to 32×32, are cut to the central 28×28.
+    """
+
+    def __init__(self):
+        super().__init__()
+        widths, strides = [1, 32, 32, 64, 64, 128, 128], [1, 2, 1, 2, 1, 1]
+        layers = [
+            nn.Sequential(nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU())
+            for before, after, stride in zip(widths, widths[1:], strides, strict=False)
+        ]
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(widths[-1], 10)
+
+    def features(self, x):
+        """The penultimate layer, (B, 128): what the Fréchet distance compares. Raises `ValueError` for no digits."""
+        return self.body(central(x))
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def train_classifier(images, epochs=8, batch_size=128, learning_rate=4e-3, seed=0, progress=True):
+    """A `DigitClassifier` trained on `images` (`data.Images`) with small random shifts, turns and scalings."""
+    device = images.pixels.device
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = DigitClassifier().to(device, memory_format=torch.channels_last).train()
+    steps = epochs * (len(images) // batch_size)
+    optimizer = torch.optim.AdamW(classifier.parameters(), learning_rate, weight_decay=0.05)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
+    bar = tqdm(total=steps * batch_size, unit="image", unit_scale=True, disable=not progress)
+    with bar:
+        for _ in range(epochs):
+            order = torch.randperm(len(images), generator=generator, device=device)
+            for chosen in order[: len(order) // batch_size * batch_size].split(batch_size):
+                x = jitter(images.batch(chosen), generator)
+                loss = F.cross_entropy(classifier(x), images.labels[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+                bar.update(batch_size)
+    return classifier.eval().requires_grad_(False)
+
+
+def jitter(x, generator, turn=0.2, stretch=0.15, shift=0.14):
+    """Images (B, C, H, W), each turned by up to `turn` radians, scaled by up to `stretch` and shifted by up to
+    `shift` half-widths, in both directions."""
+
+    def uniform(most):
+        return most * (2 * torch.rand(len(x), generator=generator, device=x.device) - 1)
+
+    angle, wide, high = uniform(turn), 1 + uniform(stretch), 1 + uniform(stretch)
+    rows = [
+        torch.stack([wide * angle.cos(), -angle.sin(), uniform(shift)], dim=1),
+        torch.stack([angle.sin(), high * angle.cos(), uniform(shift)], dim=1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def save_classifier(classifier, path, **facts):
+    """Write a classifier's weights and plain `facts` about it, such as its accuracy, to `path`."""
+    save_tensors(path, classifier.state_dict(), {"digit_classifier": facts})
+
+
+def load_classifier(path=None, device="cpu"):
+    """The digit classifier in the file `path` (default: the one that comes with the course), for evaluation only.
+
+    Raises `LessonError` where the file is missing, damaged, or holds something else.
+    """
+    path = path or data_folder() / "pretrained" / CLASSIFIER
+    if not path.is_file():
+        raise LessonError(
+            f"The digit classifier is not at {path}: it comes with the repository, not with the installed package. "
+            f"Set EDM_LESSON_DATA to the repository's data folder, or train it: edm-lesson train-classifier"
+        )
+    tensors, header = load_tensors(path)
+    if "digit_classifier" not in header:
+        raise LessonError(f"{path} holds no digit classifier; train one with: edm-lesson train-classifier")
+    classifier = DigitClassifier()
+    classifier.load_state_dict(tensors)
+    return classifier.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
