@@ -1,7 +1,7 @@
 # make course   set up, run every notebook, report times        make lab    JupyterLab on your own copies
 # make test     lint, unit tests, notebooks                     make test-all   everything, everywhere
 # make notebooks   execute and store all notebooks              make site   the course as web pages, in site/
-# make clean    remove what running leaves behind               make test-browser   notebooks in JupyterLab
+# make clean    remove what running leaves behind               make test-browser   notebooks in JupyterLab, pages
 # make test-oldest   unit tests with the oldest packages that are allowed
 #
 # Each target first sets up what it needs: in an active conda or virtual environment it installs there,
@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n 2
 export OMP_WAIT_POLICY := passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course lab site notebooks lint unit nbval test test-browser test-oldest test-colab test-all clean
+.PHONY: help setup course lab site notebooks lint unit nbval test test-browser test-oldest test-installed test-all clean
 
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
@@ -40,8 +40,17 @@ course: setup
 lab: setup
 	"$(BIN)/edm-lesson" lab $(ARGS)
 
-site: setup
-	"$(BIN)/edm-lesson" site $(ARGS)
+# The course and the API as web pages. They need no PyTorch, hence an environment of their own.
+DOCS := .venv-docs/bin
+site:
+	@if [ "$$(cat .venv-docs/.edm_lesson 2>/dev/null)" != "$(WANTED)" ]; then \
+		"$(PYTHON)" -m venv --clear .venv-docs \
+		&& $(DOCS)/python -m pip install --quiet --disable-pip-version-check --upgrade pip \
+		&& $(DOCS)/python -m pip install --quiet --group docs \
+		&& echo "$(WANTED)" > .venv-docs/.edm_lesson; \
+	fi
+	$(DOCS)/python -m sphinx --fail-on-warning --keep-going --quiet docs site
+	@echo "Open site/index.html in a browser"
 
 notebooks: setup
 	"$(BIN)/edm-lesson" course --store $(ARGS)
@@ -49,6 +58,7 @@ notebooks: setup
 lint: setup
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
+	"$(BIN)/mypy"
 
 unit: setup
 	$(PYTEST) tests
@@ -60,10 +70,11 @@ nbval: setup
 test: lint unit nbval
 	"$(BIN)/edm-lesson" course --again --only 00,07
 
-# All notebooks in JupyterLab in Chromium, or ONLY=00,02; CHROMIUM=path chooses another. Screenshots: runs/browser.
+# All notebooks in JupyterLab in Chromium, or ONLY=00,02, and the pages; CHROMIUM=path chooses another browser.
+# Screenshots: runs/browser.
 CHROMIUM ?= $(shell command -v chromium || command -v google-chrome)
 BROWSER := chromium fonts-dejavu-core
-test-browser: setup
+test-browser: setup site
 	@"$(BIN)/python" -c "import playwright" 2>/dev/null \
 		|| "$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e ".[browser]"
 	@if [ -n "$(CHROMIUM)" ] && [ -n "$$(fc-list 2>/dev/null)" ]; then :; \
@@ -85,11 +96,11 @@ test-oldest:
 	$(OLD)/uv pip install --quiet --python $(OLD)/python --resolution lowest-direct -e ".[notebooks,test]"
 	$(OLD)/python -m pytest -n 2 $(or $(TESTS),tests)
 
-# Notebooks on something like Colab, an environment that is made for it.
-test-colab: setup
+# The wheel where there is no repository, and notebooks on something like Colab: in environments made for it.
+test-installed: setup
 	"$(BIN)/python" -m pytest -m installs tests
 
-test-all: lint unit nbval test-colab
+test-all: lint unit nbval test-installed
 	"$(BIN)/edm-lesson" course --again
 	$(MAKE) test-browser
 

@@ -479,14 +479,3 @@ def lab(
     from edm_lesson.course import open_lab
 
     sys.exit(open_lab(folder, context.args))
-
-
-@app.command()
-def site(out: Annotated[Path, typer.Option(help="Folder of the pages, in place of earlier ones.")] = Path("site")):
-    """Write the course as web pages that need no network: the notebooks as they are stored, and the notation.
-
-    Example: edm-lesson site --out site
-    """
-    from edm_lesson.site import build_site
-
-    print(f"Open {build_site(out)} in a browser")
