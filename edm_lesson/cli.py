@@ -186,7 +186,7 @@ def sample(
     import numpy as np
 
     from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.data import normalise, save_grid, to_uint8
+    from edm_lesson.data import normalize, save_grid, to_uint8
     from edm_lesson.designs import choose_sampler
     from edm_lesson.plots import strip
     from edm_lesson.samplers import sample_images
@@ -210,7 +210,7 @@ def sample(
     if film:
         noisy = [to_uint8(x / max(1.0, sigma), denoiser.offset) for sigma, x in frames]
         strip(
-            [normalise(frame) for frame in [*noisy, pixels]], [f"σ = {sigma:.2g}" for sigma, _ in frames] + ["σ = 0"]
+            [normalize(frame) for frame in [*noisy, pixels]], [f"σ = {sigma:.2g}" for sigma, _ in frames] + ["σ = 0"]
         ).savefig(out)
     elif out.suffix == ".npz":
         np.savez_compressed(out, images=pixels.numpy())

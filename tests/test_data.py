@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from edm_lesson import LessonError
-from edm_lesson.data import Images, choose_device, load_images, normalise, to_uint8
+from edm_lesson.data import Images, choose_device, load_images, normalize, to_uint8
 
 ARCHIVES = Path(__file__).resolve().parent.parent / "data" / "MNIST" / "raw"
 
@@ -55,8 +55,8 @@ def test_mnist_is_what_it_is_known_to_be(mnist):
 def test_pixels_survive_the_way_to_minus_one_and_one_and_back():
     pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     for offset in [(0.0,), (-0.739,)]:
-        assert torch.equal(to_uint8(normalise(pixels, offset), offset), pixels)
-    assert (normalise(pixels).min(), normalise(pixels).max()) == (-1, 1)
+        assert torch.equal(to_uint8(normalize(pixels, offset), offset), pixels)
+    assert (normalize(pixels).min(), normalize(pixels).max()) == (-1, 1)
     assert to_uint8(torch.tensor([[[[-3.0, 3.0]]]])).flatten().tolist() == [0, 255]
 
 

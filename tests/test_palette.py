@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from edm_lesson.plots.style import COLOURS, MARKERS
+from edm_lesson.plots.style import COLORS, MARKERS
 
 # Machado, Oliveira and Fernandes 2009, severity 1: what linear RGB looks like without one kind of cone.
 VISION = {
@@ -33,15 +33,15 @@ def lab(linear_rgb):
 
 @pytest.mark.parametrize("vision", VISION)
 def test_colour_blind_readers_can_tell_all_pairs_of_colours_apart(vision):
-    seen = {colour: lab(VISION[vision] @ linear(colour)) for colour in COLOURS}
-    near = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in combinations(COLOURS, 2)}
+    seen = {colour: lab(VISION[vision] @ linear(colour)) for colour in COLORS}
+    near = {pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in combinations(COLORS, 2)}
     assert min(near.values()) > 15, min(near, key=near.get)
 
 
 def test_all_colours_stand_out_against_white():
-    contrasts = {colour: 1.05 / (XYZ[1] @ linear(colour) + 0.05) for colour in COLOURS}
+    contrasts = {colour: 1.05 / (XYZ[1] @ linear(colour) + 0.05) for colour in COLORS}
     assert min(contrasts.values()) >= 3, contrasts
 
 
 def test_each_colour_has_a_marker_of_its_own():
-    assert len(set(MARKERS)) == len(set(COLOURS)) == len(COLOURS)
+    assert len(set(MARKERS)) == len(set(COLORS)) == len(COLORS)

@@ -20,7 +20,7 @@ from PIL import Image
 from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import load_config
-from edm_lesson.data import Images, normalise
+from edm_lesson.data import Images, normalize
 from edm_lesson.plots import smooth
 from edm_lesson.training import Trainer, choose_precision
 from edm_lesson.training import run as runs
@@ -268,7 +268,7 @@ def test_smoothing_keeps_a_steep_start_and_averages_what_follows():
 def test_a_grid_of_a_model_with_classes_shows_them_in_turn(few, tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        runs, "sample_images", lambda denoiser, number, **settings: seen.update(settings) or normalise(few.pixels[:4])
+        runs, "sample_images", lambda denoiser, number, **settings: seen.update(settings) or normalize(few.pixels[:4])
     )
     trainer_of(few, tmp_path, "network.label_dim=3", "training.sample_every=64").train(until=64, progress=False)
     assert list(seen["classes"]) == [0, 1, 2]

@@ -1,6 +1,6 @@
 """Images on the device, and where they come from."""
 
-from edm_lesson.data.images import Images, choose_device, normalise, save_grid, to_uint8
+from edm_lesson.data.images import Images, choose_device, normalize, save_grid, to_uint8
 from edm_lesson.data.sources import IMAGE_SUFFIXES, MNIST_ARCHIVES, cache_folder, data_folder, load_images
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "choose_device",
     "data_folder",
     "load_images",
-    "normalise",
+    "normalize",
     "save_grid",
     "to_uint8",
 ]

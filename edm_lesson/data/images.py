@@ -50,7 +50,7 @@ class Images:
 
     def batch(self, indices=slice(None)):
         """The images at `indices` as float32 in [-1, 1], less the offset: (B, C, H, W)."""
-        return normalise(self.pixels[indices], self.offset)
+        return normalize(self.pixels[indices], self.offset)
 
     def padded(self, img_resolution):
         """The same images with a border of 0 (black) around them, `img_resolution` pixels wide and high.
@@ -70,7 +70,7 @@ class Images:
     def statistics(self):
         """Mean, standard deviation and root mean square of the normalised pixels, as a dictionary of numbers."""
         counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in self.pixels.unbind(1)]).double()
-        values = normalise(torch.arange(256), (0.0,)).double() - torch.tensor(self.offset, dtype=torch.float64)[:, None]
+        values = normalize(torch.arange(256), (0.0,)).double() - torch.tensor(self.offset, dtype=torch.float64)[:, None]
         shares = counts.cpu() / counts.sum().cpu()
         mean = (shares * values).sum().item()
         variance, square = [(shares * (values - middle) ** 2).sum().item() for middle in (mean, 0)]
@@ -82,7 +82,7 @@ def _found(value):
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def normalise(pixels, offset=(0.0,)):
+def normalize(pixels, offset=(0.0,)):
     """uint8 pixels to float32 in [-1, 1], less the `offset` of each channel; the inverse of `to_uint8`."""
     x = pixels.float() / 127.5 - 1
     if not any(offset):

@@ -7,7 +7,7 @@ number of images: never compare across numbers.
 import torch
 
 from edm_lesson.checks import check_count
-from edm_lesson.data import choose_device, load_images, normalise, to_uint8
+from edm_lesson.data import choose_device, load_images, normalize, to_uint8
 from edm_lesson.designs import DESIGNS, choose_sampler
 from edm_lesson.evaluation.classifier import central, load_classifier
 from edm_lesson.evaluation.distance import frechet_distance, real_distance
@@ -28,7 +28,7 @@ def check_digits(denoiser):
 def in_batches(function, pixels, size=100):
     """`function` of uint8 images (N, C, H, W), normalised, `size` at a time."""
     with torch.inference_mode():
-        return torch.cat([function(normalise(part)) for part in pixels.split(size)])
+        return torch.cat([function(normalize(part)) for part in pixels.split(size)])
 
 
 def nearest_distances(pixels, others, size=500):
@@ -36,10 +36,10 @@ def nearest_distances(pixels, others, size=500):
 
     The distance is the root of the summed squares of all pixels' differences, pixels in [-1, 1].
     """
-    targets = normalise(others).flatten(1)
+    targets = normalize(others).flatten(1)
     indices, distances = [], []
     for part in pixels.split(size):
-        distance, index = torch.cdist(normalise(part).flatten(1), targets).min(dim=1)
+        distance, index = torch.cdist(normalize(part).flatten(1), targets).min(dim=1)
         indices.append(index)
         distances.append(distance)
     return torch.cat(indices), torch.cat(distances)

@@ -3,7 +3,7 @@
 import torch
 from matplotlib.ticker import NullLocator
 
-from edm_lesson.plots.style import COLOURS, blank, draw_lines, figure, set_logarithmic, show_images
+from edm_lesson.plots.style import COLORS, blank, draw_lines, figure, set_logarithmic, show_images
 
 
 def field(places, arrows, likelihood, points, weights, x, answer, title=""):
@@ -21,12 +21,12 @@ def field(places, arrows, likelihood, points, weights, x, answer, title=""):
         unit = {"scale": 24, "width": 0.0035, "color": "0.35", "pivot": "mid"}
         axis.quiver(*places.T, *(arrows / length).T, **unit)
         axis.scatter(
-            *points.T, s=25 + 400 * weights, color=COLOURS[0], edgecolor="white", label="clean images y", zorder=3
+            *points.T, s=25 + 400 * weights, color=COLORS[0], edgecolor="white", label="clean images y", zorder=3
         )
-        axis.plot(*torch.stack([x, answer]).T, "--", color=COLOURS[1], zorder=4)
-        axis.plot(*x[:, None], "X", color=COLOURS[1], markersize=11, markeredgecolor="white", label="x", zorder=5)
+        axis.plot(*torch.stack([x, answer]).T, "--", color=COLORS[1], zorder=4)
+        axis.plot(*x[:, None], "X", color=COLORS[1], markersize=11, markeredgecolor="white", label="x", zorder=5)
         axis.plot(
-            *answer[:, None], "*", color=COLOURS[1], markersize=15, markeredgecolor="white", label="D(x; σ)", zorder=5
+            *answer[:, None], "*", color=COLORS[1], markersize=15, markeredgecolor="white", label="D(x; σ)", zorder=5
         )
         axis.set_xlim(-2, 2)
         axis.set_ylim(-2, 2)
@@ -66,16 +66,16 @@ def paths(panels, highlight=None, tangent=None):
         for axis, (title, (t, x, xlabel, ylabel)) in zip(axes[0], panels.items(), strict=True):
             for number, line in enumerate(x.T):
                 bold = number == highlight
-                axis.plot(t, line, color=COLOURS[0] if bold else "0.65", linewidth=2.5 if bold else 1, zorder=2 + bold)
+                axis.plot(t, line, color=COLORS[0] if bold else "0.65", linewidth=2.5 if bold else 1, zorder=2 + bold)
             axis.set_xlim(max(t), min(t))
             axis.set_title(title)
             axis.set_xlabel(xlabel)
             axis.set_ylabel(ylabel)
         if tangent is not None:
             start, end = tangent
-            axes[0, 0].plot(*zip(start, end, strict=True), "--", color=COLOURS[1], linewidth=2, zorder=4)
-            axes[0, 0].plot(*start, "o", color=COLOURS[1], markersize=7, clip_on=False, zorder=5)
-            axes[0, 0].plot(*end, "*", color=COLOURS[1], markersize=16, clip_on=False, zorder=5)
+            axes[0, 0].plot(*zip(start, end, strict=True), "--", color=COLORS[1], linewidth=2, zorder=4)
+            axes[0, 0].plot(*start, "o", color=COLORS[1], markersize=7, clip_on=False, zorder=5)
+            axes[0, 0].plot(*end, "*", color=COLORS[1], markersize=16, clip_on=False, zorder=5)
         return fig
 
 
@@ -91,10 +91,8 @@ def flows(panels, highlight):
             axis.contourf(t, grid, shade, levels=8, cmap="Greys", vmin=0, vmax=2.4)
             for number, line in enumerate(x.T):
                 bold = number == highlight
-                axis.plot(
-                    t, line, color=COLOURS[0] if bold else "0.25", linewidth=2.5 if bold else 0.8, zorder=2 + bold
-                )
-            (start, end), shown = step, {"color": COLOURS[1], "clip_on": False}
+                axis.plot(t, line, color=COLORS[0] if bold else "0.25", linewidth=2.5 if bold else 0.8, zorder=2 + bold)
+            (start, end), shown = step, {"color": COLORS[1], "clip_on": False}
             axis.plot(*zip(start, end, strict=True), "--", linewidth=2, zorder=4, **shown)
             axis.plot(*start, "o", markersize=7, zorder=5, **shown)
             axis.plot(*end, "s", markersize=7, zorder=5, **shown)
@@ -160,7 +158,7 @@ def shapes(stages, skips=()):
             axis.text(place, roofs[name] - H - 0.4, short, ha="center", va="top", fontsize=9)
         for start, end in skips:
             (x0, y0), (x1, y1) = [(names.index(name), roofs[name] + 0.1) for name in (start, end)]
-            arrow = {"arrowstyle": "->", "color": COLOURS[0], "connectionstyle": f"arc3,rad={-0.6 / (x1 - x0) ** 0.6}"}
+            arrow = {"arrowstyle": "->", "color": COLORS[0], "connectionstyle": f"arc3,rad={-0.6 / (x1 - x0) ** 0.6}"}
             axis.annotate("", (x1, y1), (x0, y0), arrowprops=arrow)
         axis.set_xlim(-0.6, len(stages) - 0.4)
         axis.set_ylim(low - 2 * top - 3, top / 3 if skips else 1)

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 from matplotlib.collections import PatchCollection
 
 from edm_lesson.plots.alt_text import rows_of_images
-from edm_lesson.plots.style import COLOURS, figure, show_image, show_images, to_colours
+from edm_lesson.plots.style import COLORS, figure, show_image, show_images, to_colors
 
 
 def image_grid(images, columns=8, title="", size=1.0):
@@ -30,7 +30,7 @@ def strip(frames, labels, size=1.1, row_labels=()):
                 height, width = (length / max(image.shape[-2:]) for length in image.shape[-2:])
                 left, top = k * pitch + (1 - width) / 2, b * pitch + (1 - height) / 2
                 extent = (left, left + width, top + height, top)
-                axis.imshow(to_colours(image), interpolation="nearest", extent=extent)
+                axis.imshow(to_colors(image), interpolation="nearest", extent=extent)
                 edges.append(plt.Rectangle((left, top), width, height))
         axis.add_collection(PatchCollection(edges, facecolor="none", edgecolor="0.8", clip_on=False))
         axis.set(xlim=(0, columns * pitch - 0.08), ylim=(rows * pitch - 0.08, 0), xticks=[], yticks=[])
@@ -87,7 +87,7 @@ def attention(image, clean, weights, cell, title=""):
     with figure(1, 2, (5.4, 3.1)) as (fig, axes):
         for axis, name in zip(axes[0], ("what the network is given", "where the cell looks"), strict=True):
             show_image(axis, image, name)
-            box = plt.Rectangle(corner, W / w, H / h, fill=False, edgecolor=COLOURS[1], linewidth=2.5, zorder=5)
+            box = plt.Rectangle(corner, W / w, H / h, fill=False, edgecolor=COLORS[1], linewidth=2.5, zorder=5)
             axis.add_patch(box)
         extent = (-0.5, W - 0.5, H - 0.5, -0.5)
         axes[0, 1].imshow(weights.numpy(), cmap="viridis", vmin=0, extent=extent, interpolation="nearest", zorder=2)
@@ -119,7 +119,7 @@ def transformed(before, after, labels, limit=2.0):
         show_image(axes[0, 0], before, "before")
         show_image(axes[0, 1], after, "after")
         axis = axes[0, 2]
-        axis.barh(list(labels), list(labels.values()), color=COLOURS[0])
+        axis.barh(list(labels), list(labels.values()), color=COLORS[0])
         axis.axvline(0, color="0.3", linewidth=1)
         axis.set_xlim(-limit, limit)
         axis.invert_yaxis()

@@ -7,14 +7,14 @@ from statistics import fmean
 import torch
 from matplotlib.ticker import NullLocator
 
-from edm_lesson.plots.style import COLOURS, MARKERS, draw_lines, figure, set_logarithmic, show_images
+from edm_lesson.plots.style import COLORS, MARKERS, draw_lines, figure, set_logarithmic, show_images
 
 
 def steps(schedules):
     """Where the steps fall: for each of {name: levels} a row of marks on a logarithmic axis, without the final 0."""
     with figure(size=(8, 0.8 + 0.45 * len(schedules))) as (fig, axes):
         axis = axes[0, 0]
-        for row, (name, colour, marker) in enumerate(zip(schedules, COLOURS * 2, MARKERS * 2, strict=False)):
+        for row, (name, colour, marker) in enumerate(zip(schedules, COLORS * 2, MARKERS * 2, strict=False)):
             levels = torch.as_tensor(schedules[name])
             axis.plot(
                 levels[levels > 0],
@@ -68,7 +68,7 @@ def measured(lines, xlabel, ylabel, logx=False, logy=False, size=(7, 3.6)):
     """Lines {name: (x, lists of one value a seed)} through the means, with bars from the least to the largest value."""
     with figure(size=size) as (fig, axes):
         axis = axes[0, 0]
-        for (name, (x, values)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+        for (name, (x, values)), colour, marker in zip(lines.items(), cycle(COLORS), cycle(MARKERS), strict=False):
             means = [fmean(each) for each in values]
             below = [mean - min(each) for mean, each in zip(means, values, strict=True)]
             above = [max(each) - mean for mean, each in zip(means, values, strict=True)]
@@ -86,8 +86,8 @@ def compared(groups, xlabel, logx=False, size=None):
     with figure(size=size or (7, 1.0 + 0.38 * len(groups))) as (fig, axes):
         axis = axes[0, 0]
         for row, (name, values) in enumerate(groups.items()):
-            axis.plot(values, [row] * len(values), "o", color=COLOURS[0], markersize=6, alpha=0.8, label=name)
-            axis.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], "-", color=COLOURS[1], linewidth=2)
+            axis.plot(values, [row] * len(values), "o", color=COLORS[0], markersize=6, alpha=0.8, label=name)
+            axis.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], "-", color=COLORS[1], linewidth=2)
         set_logarithmic(axis, "x" * logx)
         axis.set_yticks(range(len(groups)), groups)
         axis.set_ylim(len(groups) - 0.5, -0.5)
@@ -165,7 +165,7 @@ def bars(groups, xlabels, size=(8, 3.6)):
     with figure(1, len(xlabels), size, sharey=True) as (fig, axes):
         for number, (axis, label) in enumerate(zip(axes[0], xlabels, strict=True)):
             axis.set_axisbelow(True)
-            axis.barh(names, [values[number] for values in groups.values()], color=COLOURS[number])
+            axis.barh(names, [values[number] for values in groups.values()], color=COLORS[number])
             axis.set_xlabel(label)
         axes[0, 0].invert_yaxis()
         return fig

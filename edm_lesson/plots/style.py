@@ -27,7 +27,7 @@ STYLE = {
 }
 # Four of Wong's palette, black and a wine red: told apart by colour-blind readers and, with 3:1, against white.
 # Markers tell lines apart without colour.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#882255"]
+COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#882255"]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 
 
@@ -96,14 +96,14 @@ def set_logarithmic(axis, names):
         getattr(axis, f"{name}axis").set_minor_formatter(PowersOfTen())
 
 
-def to_colours(image):
+def to_colors(image):
     """An image (C, H, W) in [-1, 1] as an array (H, W, 3) in [0, 1], to be drawn."""
     return ((image.detach().float().cpu().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).expand(-1, -1, 3).numpy()
 
 
 def show_image(axis, image, title=""):
     """Draw one image (C, H, W) in [-1, 1] on `axis`, without ticks."""
-    axis.imshow(to_colours(image), interpolation="nearest")
+    axis.imshow(to_colors(image), interpolation="nearest")
     axis.set_title(title)
     axis.set_xticks([])
     axis.set_yticks([])
@@ -122,6 +122,6 @@ def show_images(axis, images, columns, title=""):
 
 def draw_lines(axis, lines, lone=4):
     """Draw lines {name: (x, y)} on `axis`, about a dozen marks each; the mark of a single point has the size `lone`."""
-    for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLOURS), cycle(MARKERS), strict=False):
+    for (name, (x, y)), colour, marker in zip(lines.items(), cycle(COLORS), cycle(MARKERS), strict=False):
         size, every = lone if len(x) == 1 else 4, max(1, len(x) // 12)
         axis.plot(x, y, color=colour, marker=marker, markersize=size, markevery=every, label=name)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from edm_lesson.config import load_config
-from edm_lesson.data import choose_device, load_images, normalise
+from edm_lesson.data import choose_device, load_images, normalize
 from edm_lesson.designs import build_denoiser, build_loss
 from edm_lesson.samplers import edm_sampler
 from edm_lesson.training import Trainer, choose_precision, ema_decay, make_ema, train_step
@@ -45,7 +45,7 @@ class PlainImages(Dataset):
         return len(self.images)
 
     def __getitem__(self, index):
-        return normalise(self.images.pixels[index])
+        return normalize(self.images.pixels[index])
 
 
 def endless(loader, device):
