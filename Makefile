@@ -68,7 +68,7 @@ nbval: setup
 	PYTHONPATH=tests $(PYTEST) --dist loadfile --nbval --nbval-current-env -p moving_sliders -p no:cacheprovider notebooks
 
 test: lint unit nbval
-	"$(BIN)/edm-lesson" course --again --only 00,07
+	"$(BIN)/edm-lesson" course --only 00,07
 
 # All notebooks in JupyterLab in Chromium, or ONLY=00,02, and the pages; CHROMIUM=path chooses another browser.
 # Screenshots: runs/browser.
@@ -101,7 +101,7 @@ test-installed: setup
 	"$(BIN)/python" -m pytest -m installs tests
 
 test-all: lint unit nbval test-installed
-	"$(BIN)/edm-lesson" course --again
+	"$(BIN)/edm-lesson" course
 	$(MAKE) test-browser
 
 clean:

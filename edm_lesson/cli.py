@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -430,39 +430,36 @@ def parse_labels(text):
     return classes
 
 
-@app.command(context_settings={"allow_extra_args": True})
+@app.command()
 def course(
-    context: typer.Context,
     only: Annotated[str | None, typer.Option(help="Numbers of notebooks, such as 00,02; default: all.")] = None,
     setting: Annotated[
-        str, typer.Option(help="How long to train: ci (seconds), cpu (ten minutes) or t4 (in full).")
-    ] = "ci",
-    jobs: Annotated[int, typer.Option(help="How many notebooks to run at once.")] = 1,
+        Literal["seconds", "minutes", "full"], typer.Option(help="How long to train, in the notebooks that do.")
+    ] = "seconds",
     parameter: Annotated[
-        list[str] | None, typer.Option("-p", help="Set a parameter: -p NAME VALUE. May repeat.")
+        list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter. May be repeated.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the executed copies.")] = Path("runs/course"),
-    again: Annotated[bool, typer.Option("--again", help="Run notebooks that are done, too.")] = False,
     store: Annotated[bool, typer.Option("--store", help="Execute the notebooks and store them in place.")] = False,
     colab: Annotated[
         bool, typer.Option("--colab", help="Only write Colab's link and set-up cell into the notebooks.")
     ] = False,
 ):
-    """Run the notebooks from top to bottom and say how long each took; stopped, it goes on where it was.
+    """Run the notebooks from top to bottom and say how long each took.
 
-    Example: edm-lesson course --only 00,03 --jobs 2 -p train_images 3200
+    Example: edm-lesson course --only 00,03 -p train_images=3200
     """
     from edm_lesson.course import refresh_notebooks, run_course, store_notebooks
 
-    names, values = parameter or [], context.args  # a value follows its name, and typer leaves it over
-    if len(names) != len(values):
-        raise ValueError(f"{len(names)} parameter names, but the values {values}; write each as -p NAME VALUE.")
+    given = [text.partition("=") for text in parameter or []]
+    if unclear := [name for name, equals, _ in given if not equals]:
+        raise ValueError(f"-p is {unclear[0]!r}; write NAME=VALUE, as in train_images=3200.")
     if colab:
         refresh_notebooks(only)
     elif store:
         store_notebooks(only)
     else:
-        run_course(only, out, dict(zip(names, values, strict=True)), setting, jobs, again)
+        run_course(only, out, {name: value for name, _, value in given}, setting)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

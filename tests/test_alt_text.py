@@ -7,8 +7,7 @@ import torch
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 
-from edm_lesson import plots
-from edm_lesson.course import run as course
+from edm_lesson import course, plots
 from edm_lesson.plots.alt_text import describe
 
 images = torch.zeros(6, 1, 8, 8)

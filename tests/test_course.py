@@ -1,15 +1,18 @@
 """Running the course: every notebook, its parameters, failures told by notebook and cell, and copies to work on."""
 
 import ast
-import os
+import json
+import re
 import subprocess
-import time
-from itertools import chain
+import sys
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
-from edm_lesson.course import run as course
+from edm_lesson import LessonError, course
+from edm_lesson.course import lab, store
+from edm_lesson.course import run as runner
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def notebooks(tmp_path, monkeypatch):
         metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
     (folder / "notation.md").write_text("sigma: noise level")
-    monkeypatch.setattr(course, "NOTEBOOKS", folder)
+    monkeypatch.setattr(lab, "NOTEBOOKS", folder)
     return folder
 
 
@@ -37,14 +40,11 @@ def test_every_notebook_runs_and_its_copy_is_kept(notebooks, tmp_path, capsys):
     assert "00_first.ipynb" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failure_names_notebook_and_cell_shows_the_traceback_and_the_others_still_run(
-    notebooks, tmp_path, capsys, jobs
-):
+def test_a_failure_names_notebook_and_cell_shows_the_traceback_and_the_others_still_run(notebooks, tmp_path, capsys):
     with pytest.raises(
-        course.LessonError, match=r"(?s)1 of 2.*00_first.ipynb: cell 3 .*AssertionError: steps were changed"
+        LessonError, match=r"(?s)1 of 2.*00_first.ipynb: cell 3 .*AssertionError: steps were changed"
     ) as caught:
-        course.run_course(out=tmp_path / "out", parameters={"steps": "4"}, jobs=jobs)
+        course.run_course(out=tmp_path / "out", parameters={"steps": "4"})
     kept = tmp_path / "out" / "00_first.ipynb"
     assert str(kept) in str(caught.value)
     assert kept.exists()
@@ -58,84 +58,33 @@ def test_a_failure_names_notebook_and_cell_shows_the_traceback_and_the_others_st
     ]  # fmt: skip
 
 
-def test_a_slider_whose_function_fails_fails_the_course(notebooks, tmp_path, request):
-    path = notebooks / "01_second.ipynb"
-    notebook = nbformat.read(path, 4)
-    notebook.cells[1].source = "from ipywidgets import interact\n_ = interact(lambda sigma=2: 1 / 0)"
-    nbformat.write(notebook, path)
-    with pytest.raises(course.LessonError, match=r"01_second.ipynb: a slider's function raised ZeroDivisionError"):
+def test_a_slider_whose_function_fails_fails_the_course(notebooks, tmp_path):
+    rewrite(notebooks / "01_second.ipynb", "from ipywidgets import interact\n_ = interact(lambda sigma=2: 1 / 0)")
+    with pytest.raises(LessonError, match=r"01_second.ipynb: a slider's function raised ZeroDivisionError"):
         course.run_course("01", tmp_path / "out")
-    tasks = request.getfixturevalue("planned")
-    course.run_course("01", tmp_path / "out")
-    assert tasks, "it doesn't count as done"
 
 
-@pytest.fixture
-def planned(monkeypatch):
-    """Which notebooks would be executed, with which parameters: none is, from here on."""
-    tasks = []
-
-    def note(task):
-        tasks.append((task[0].name[:2], task[2]))
-        return task[0].name, 1.0, None
-
-    monkeypatch.setattr(course, "_execute", note)
-    return tasks
+def rewrite(path, source):
+    """Give the notebook at `path` another first code cell."""
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].source = source
+    nbformat.write(notebook, path)
 
 
-def test_a_course_goes_on_where_it_stopped(notebooks, tmp_path, capsys, request):
-    out = tmp_path / "out"
-    with pytest.raises(course.LessonError):
-        course.run_course(out=out, parameters={"steps": 4})
-    tasks = request.getfixturevalue("planned")
-
-    def numbers(**options):
-        tasks.clear()
-        course.run_course(out=out, **options)
-        return [number for number, _ in tasks]
-
-    capsys.readouterr()
-    assert numbers(parameters={"steps": 4}) == ["00"], "what failed is run again"
-    said = capsys.readouterr().out
-    assert "01_second.ipynb was run already" in said
-    assert "done before" in said
-    assert numbers(only="01", parameters={}) == []
-    assert numbers(only="01", again=True) == ["01"]
-
-    path, copy = notebooks / "01_second.ipynb", out / "01_second.ipynb"
-    before, made = path.read_text(), copy.read_text()
-    path.write_text(before.replace("'fine'", "'better'"))
-    assert numbers(only="01") == ["01"], "the notebook was changed"
-    path.write_text(before)
-    assert numbers(only="01") == []
-    copy.write_text(made.replace('"status": "completed"', '"status": "pending"', 1))
-    assert numbers(only="01") == ["01"], "its kernel died"
-    copy.write_text(made[:-100])
-    assert numbers(only="01") == ["01"], "the copy is damaged"
-    copy.write_text(made)
-    os.utime(copy, (time.time() - 1e9,) * 2)
-    assert numbers(only="01") == ["01"], "the package is newer than the copy"
-
-
-def test_parameters_that_were_changed_are_run_again(notebooks, tmp_path, request):
-    course.run_course("00", tmp_path / "out", {"steps": "3"})
-    tasks = request.getfixturevalue("planned")
-    for parameters in ({"steps": 3}, {"steps": 3.5}, {}):
-        course.run_course("00", tmp_path / "out", parameters)
-    assert [chosen.get("steps") for _, chosen in tasks] == [3.5, None]
-
-
-def test_a_setting_says_how_long_to_train_and_a_parameter_overrules_it(notebooks, tmp_path, planned):
-    for setting, parameters in [("ci", {}), ("cpu", {}), ("t4", {}), ("t4", {"setting": "none"})]:
-        course.run_course(out=tmp_path / "out", setting=setting, parameters=parameters)
-    assert [chosen["setting"] for number, chosen in planned if number == "00"] == [
-        "seconds", "minutes", "full", "none",
+def test_a_setting_says_how_long_to_train_and_a_parameter_overrules_it(notebooks, tmp_path, monkeypatch, run):
+    planned = []
+    monkeypatch.setattr(runner, "_execute", lambda path, copy, chosen: planned.append((path.name[:2], chosen)))
+    out = ["--out", tmp_path / "out"]
+    for arguments in ([], ["--setting", "minutes"], ["--setting", "full", "-p", "setting=none", "-p", "steps=3.5"]):
+        assert run("course", *out, *arguments)[0] == 0
+    assert [chosen for number, chosen in planned if number == "00"] == [
+        {"setting": "seconds"}, {"setting": "minutes"}, {"setting": "none", "steps": 3.5},
     ]  # fmt: skip
-    assert [chosen for number, chosen in planned if number == "01"] == [{}] * 4
-    with pytest.raises(ValueError, match="setting is 'gpu'; it must be one of ci, cpu, t4"):
-        course.run_course(out=tmp_path / "out", setting="gpu")
-    with pytest.raises(ValueError, match="jobs is 0"):
-        course.run_course(out=tmp_path / "out", jobs=0)
+    assert [chosen for number, chosen in planned if number == "01"] == [{}] * 3
+    code, _, said = run("course", *out, "--setting", "gpu")
+    assert code == 2
+    assert all(word in said for word in ("'gpu'", "'seconds'", "'minutes'", "'full'"))
+    assert "-p is 'steps'; write NAME=VALUE" in run("course", *out, "-p", "steps")[2]
 
 
 def test_the_notebooks_know_the_settings_and_are_stored_with_the_shortest():
@@ -143,15 +92,65 @@ def test_the_notebooks_know_the_settings_and_are_stored_with_the_shortest():
         (cell,) = [cell for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
         values = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
         if "setting" in values:
-            assert values["setting"] == course.SETTINGS["ci"]["setting"]
-            for name in chain.from_iterable(setting.values() for setting in course.SETTINGS.values()):
+            assert values["setting"] == "seconds"
+            for name in ("seconds", "minutes", "full"):
                 assert f'"{name}"' in cell.source, f"{path.name} doesn't say what {name} does"
 
 
+@pytest.fixture
+def another_python(tmp_path, monkeypatch):
+    """A kernel called `python3` that starts nothing; whether it was started shows in the file that is returned."""
+    proof, kernel = tmp_path / "proof", tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    argv = ["sh", "-c", f"echo started > {proof}; exit 1"]
+    (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    return proof
+
+
+LOOK = "import os, sys\nprint(sys.executable, os.environ['OMP_WAIT_POLICY'])"
+
+
+def test_the_kernel_is_of_the_python_that_runs_and_its_threads_wait_asleep(
+    notebooks, tmp_path, monkeypatch, another_python
+):
+    rewrite(notebooks / "01_second.ipynb", LOOK)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    course.run_course("01", tmp_path / "out")
+    course.store_notebooks("01")
+    for folder in (tmp_path / "out", notebooks):
+        assert nbformat.read(folder / "01_second.ipynb", 4).cells[-1].outputs[0].text == f"{sys.executable} passive\n"
+    assert not another_python.exists()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    course.run_course("01", tmp_path / "out")
+    executed = nbformat.read(tmp_path / "out" / "01_second.ipynb", 4)
+    assert executed.cells[-1].outputs[0].text.endswith(" active\n"), "what the user sets, stays"
+
+
+def test_the_lab_offers_the_python_that_runs_and_the_kernels_of_others(another_python):
+    other = another_python.parent / "jupyter" / "kernels" / "other"
+    other.mkdir()
+    (other / "kernel.json").write_text('{"argv": ["other"], "display_name": "Other", "language": "x"}')
+    from edm_lesson.course.kernel import ThisPython
+
+    offered = {name: kernel["spec"]["argv"][0] for name, kernel in ThisPython().get_all_specs().items()}
+    assert offered["python3"] == sys.executable
+    assert offered["other"] == "other"
+
+
+def test_from_an_installed_package_nothing_is_written_beside_the_notebooks(notebooks, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "IN_REPOSITORY", False)
+    rewrite(notebooks / "01_second.ipynb", "import os\nprint(os.path.abspath('../runs'))")
+    monkeypatch.chdir(tmp_path)
+    course.run_course("01")
+    executed = nbformat.read(tmp_path / "runs" / "course" / "01_second.ipynb", 4)
+    assert executed.cells[1].outputs[0].text == f"{tmp_path / 'runs'}\n"
+
+
 def test_unknown_parameters_and_notebooks_are_refused_before_anything_runs(notebooks, tmp_path):
-    with pytest.raises(course.LessonError, match="No notebook has a parameter 'stepz'; there are setting, steps"):
+    with pytest.raises(LessonError, match="No notebook has a parameter 'stepz'; there are setting, steps"):
         course.run_course(out=tmp_path / "out", parameters={"stepz": 4})
-    with pytest.raises(course.LessonError, match="There is no notebook 07; there are 00, 01"):
+    with pytest.raises(LessonError, match="There is no notebook 07; there are 00, 01"):
         course.run_course("07", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -160,7 +159,7 @@ def test_storing_keeps_a_failing_notebook_as_it_was(notebooks):
     path = notebooks / "00_first.ipynb"
     path.write_text(path.read_text().replace("steps == 3", "steps == 5"))
     before = path.read_text()
-    with pytest.raises(course.LessonError, match=r"00_first\.ipynb is left as it was"):
+    with pytest.raises(LessonError, match=r"00_first\.ipynb is left as it was"):
         course.store_notebooks("00")
     assert path.read_text() == before
     course.store_notebooks("01")
@@ -169,23 +168,44 @@ def test_storing_keeps_a_failing_notebook_as_it_was(notebooks):
     assert stored.cells[2].outputs[0].text == "fine\n"
 
 
-def test_the_lab_copies_what_is_missing_and_overwrites_nothing(notebooks, tmp_path, monkeypatch):
+def test_the_lab_copies_what_is_missing_without_its_outputs_and_overwrites_nothing(notebooks, tmp_path, monkeypatch):
     started = []
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setattr(
-        subprocess, "run", lambda command: started.append(command) or subprocess.CompletedProcess(command, 0)
+        subprocess,
+        "run",
+        lambda command, env: started.append((command, env)) or subprocess.CompletedProcess(command, 0),
     )
     mine = tmp_path / "lab"
     mine.mkdir()
     (mine / "00_first.ipynb").write_text("my notes")
+    course.store_notebooks("01")
     assert course.open_lab(mine, ["--port", "9999"]) == 0
     assert (mine / "00_first.ipynb").read_text() == "my notes"
-    assert (mine / "01_second.ipynb").read_bytes() == (notebooks / "01_second.ipynb").read_bytes()
+    copied, stored = (nbformat.read(folder / "01_second.ipynb", 4) for folder in (mine, notebooks))
+    assert [cell.source for cell in copied.cells] == [cell.source for cell in stored.cells]
+    assert stored.cells[-1].outputs
+    assert copied.cells[-1].outputs == []
+    assert {cell.execution_count for cell in copied.cells[1:]} == {None}
     assert (mine / "notation.md").read_text() == "sigma: noise level"
     (mine / "notation.md").write_text("my notation")
     course.open_lab(mine)
     assert (mine / "notation.md").read_text() == "my notation"
-    assert started[0][1:3] == ["-m", "jupyterlab"]
-    assert started[0][-2:] == ["--port", "9999"]
+    command, environment = started[0]
+    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
+    assert command[-2:] == ["--port", "9999"]
+    assert environment["OMP_WAIT_POLICY"] == "passive"
+    (manager,) = [option for option in command if "kernel_spec_manager_class" in option]
+    assert manager.endswith("=edm_lesson.course.kernel.ThisPython")
+
+
+SLIDER = """from ipywidgets import interact
+_ = interact(lambda sigma=2, rho=7.0: print(f'sigma is {sigma}'))"""
+BAR = """from tqdm.notebook import tqdm
+with tqdm(total=3, unit='img') as bar:
+    for _ in range(3):
+        bar.update()
+    bar.set_postfix(loss=0.25)"""
 
 
 def test_a_slider_is_stored_with_its_picture_and_nothing_is_echoed_to_the_kernel(notebooks, monkeypatch):
@@ -193,32 +213,35 @@ def test_a_slider_is_stored_with_its_picture_and_nothing_is_echoed_to_the_kernel
 
     sent = []
     monkeypatch.setattr(OutputWidget, "send", lambda self, message: sent.append(message))
-    path = notebooks / "01_second.ipynb"
-    notebook = nbformat.read(path, 4)
-    slider = "from ipywidgets import interact\n_ = interact(lambda sigma=2: print(f'sigma is {sigma}'))"
-    notebook.cells[1].source = slider
-    nbformat.write(notebook, path)
+    rewrite(path := notebooks / "01_second.ipynb", SLIDER)
     course.store_notebooks("01")
-    state = nbformat.read(path, 4).metadata.widgets[course.WIDGET_STATE].state
-    texts = [output.text for model in state.values() for output in model.state.get("outputs", [])]
+    texts = [
+        output.text
+        for model in course.widget_models(nbformat.read(path, 4)).values()
+        for output in model.state.get("outputs", [])
+    ]
     assert texts == ["sigma is 2\n"]
     assert not sent, "the reply to the cell can get lost"
+    plain = NotebookClient(nbformat.read(path, 4))
+    plain.execute()
+    assert sent, "other clients are left as they are"
 
 
 def test_who_reads_a_stored_notebook_as_text_learns_what_sliders_are_for_and_how_a_bar_ended(notebooks):
-    path = notebooks / "01_second.ipynb"
-    notebook = nbformat.read(path, 4)
-    notebook.cells[1].source = "\n".join(
-        [
-            "from ipywidgets import interact",
-            "from tqdm.notebook import tqdm",
-            "_ = interact(lambda sigma=2, rho=7.0: None)",
-            "for _ in tqdm(range(3), unit='image'):",
-            "    pass",
-        ]
-    )
-    nbformat.write(notebook, path)
+    rewrite(path := notebooks / "01_second.ipynb", f"{SLIDER}\n{BAR}")
     course.store_notebooks("01")
     slider, bar = [output.data["text/plain"] for output in nbformat.read(path, 4).cells[-1].outputs]
     assert slider == "Run the notebook to move sigma, rho."
-    assert bar.startswith("100% 3/3 [00:00<00:00")
+    assert bar == "100% 3/3 loss=0.25"
+
+
+def test_storing_twice_changes_nothing(notebooks):
+    rewrite(path := notebooks / "01_second.ipynb", f"{SLIDER}\n{BAR}\n{BAR.partition('    bar.set')[0]}")
+    course.store_notebooks("01")
+    once = path.read_text()
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    assert re.findall(r'"model_id": "(\w+)"', once), "nothing would be checked"
+    assert set(re.findall(r'"(?:IPY_MODEL_|model_id": ")(\w+)"', once)) <= set(store.widget_models(notebook))
+    course.store_notebooks("01")
+    assert path.read_text() == once

@@ -1,27 +1,15 @@
 """The notebooks: run, stored, opened."""
 
-from edm_lesson.course.run import (
-    NOTEBOOKS,
-    QUIET,
-    SETTINGS,
-    describe_widgets,
-    find_notebooks,
-    open_lab,
-    patch_nbclient,
-    refresh_notebooks,
-    run_course,
-    store_notebooks,
-    widget_models,
-)
+from edm_lesson.course.kernel import execute
+from edm_lesson.course.lab import NOTEBOOKS, find_notebooks, open_lab
+from edm_lesson.course.run import run_course
+from edm_lesson.course.store import refresh_notebooks, store_notebooks, widget_models
 
 __all__ = [
     "NOTEBOOKS",
-    "QUIET",
-    "SETTINGS",
-    "describe_widgets",
+    "execute",
     "find_notebooks",
     "open_lab",
-    "patch_nbclient",
     "refresh_notebooks",
     "run_course",
     "store_notebooks",

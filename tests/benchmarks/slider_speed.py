@@ -17,7 +17,7 @@ from statistics import median
 import nbformat
 from nbclient import NotebookClient
 
-from edm_lesson.course import QUIET, find_notebooks, patch_nbclient
+from edm_lesson.course import execute, find_notebooks
 
 MEASURE = """
 import json, time
@@ -83,8 +83,7 @@ def measure(path):
     last = max((place for place, cell in enumerate(cells) if cell.source == MEASURE), default=-1)
     notebook.cells = cells[: last + 1]
     folder = {"metadata": {"path": path.parent}}
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources=folder, extra_arguments=QUIET)
-    client.execute(env=os.environ | {"CUDA_VISIBLE_DEVICES": ""})
+    execute(NotebookClient(notebook, resources=folder), CUDA_VISIBLE_DEVICES="")
     return [json.loads(cell.outputs[-1].text) for cell in notebook.cells if cell.source == MEASURE]
 
 
@@ -93,8 +92,6 @@ def main():
     parser.add_argument("--only", help="numbers of notebooks, such as 02,07; default: all")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     given = parser.parse_args()
-    patch_nbclient()
-
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(f"{'notebook':<9}{'slider':<34}{'evaluations':>12}{'median ms':>11}{'worst ms':>10}{'limit':>7}")
     measured, misses = [], 0

@@ -15,7 +15,7 @@ from time import monotonic, sleep
 import pytest
 from playwright.sync_api import TimeoutError, sync_playwright
 
-from edm_lesson.course import run as course
+from edm_lesson import course
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
