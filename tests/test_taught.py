@@ -60,7 +60,7 @@ def definitions(source):
 
 
 def built_in(notebook):
-    cells = nbformat.read(NOTEBOOKS[notebook], as_version=4).cells
+    cells = [cell for cell in nbformat.read(NOTEBOOKS[notebook], as_version=4).cells if cell.id != "set-up"]
     return {name: tree for cell in cells if cell.cell_type == "code" for name, tree in definitions(cell.source).items()}
 
 
