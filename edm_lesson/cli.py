@@ -62,74 +62,63 @@ def train(
     """
     from edm_lesson.checkpoints import load_checkpoint, previous_path
     from edm_lesson.config import load_config
-    from edm_lesson.data import sources as images_of
-    from edm_lesson.training import Trainer
-    from edm_lesson.training.distributed import first_before_others, join_processes, largest, leads
-    from edm_lesson.training.run import checkpoint_path, go_back, images_in
+    from edm_lesson.training import images_in, images_of, train_in
+    from edm_lesson.training.distributed import join_processes, print_once
+    from edm_lesson.training.run import checkpoint_path, go_back
 
-    device = join_processes(device)
+    device, resume = join_processes(device), resume or previous
     changes = {"--config": config if out else None, "--data": data, "--set": set_ or None, "--minutes": minutes}
-    config = "lesson" if config is None else config
+    changes = [option for option, value in changes.items() if value is not None]
+    config, set_ = config or "lesson", set_ or []
     out = out or Path("runs", Path(config).stem)
     checkpoint = checkpoint_path(out)
-    if resume or previous:
-        if given := [option for option, value in changes.items() if value is not None]:
-            raise ValueError(
-                f"The configuration of the run in {out} is kept when it goes on; leave out {', '.join(given)}."
-            )
-        if previous:
-            if leads():
-                go_back(out)
-            largest(0)  # the others wait for it
+    if resume and changes:
+        raise ValueError(
+            f"The configuration of the run in {out} is kept when it goes on; leave out {', '.join(changes)}."
+        )
+    if not resume and (checkpoint.exists() or previous_path(checkpoint).exists()):
+        raise LessonError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
+    if minutes is not None and any(setting.startswith("training.images=") for setting in set_):
+        raise ValueError("--minutes and training.images both say how long to train; give one of them.")
+    if previous:
+        go_back(out)
+    if resume:
         settings = load_checkpoint(checkpoint).config
     else:
-        if checkpoint.exists() or previous_path(checkpoint).exists():
-            raise LessonError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
-        if minutes is not None and any(setting.startswith("training.images=") for setting in set_ or []):
-            raise ValueError("--minutes and training.images both say how long to train; give one of them.")
-        settings = load_config(config, [*(set_ or []), *([f"data.name={json.dumps(data)}"] if data else [])])
+        settings = load_config(config, [*set_, *([f"data.name={json.dumps(data)}"] if data else [])])
 
-    chosen = settings.data
-    with first_before_others():
-        images = images_of.load_images(
-            chosen.name, img_resolution=chosen.img_resolution, img_channels=chosen.img_channels, centre=chosen.centre
-        )
-    say = print if leads() else lambda *_, **__: None
-    measured = images.statistics()["std"]
-    say(f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}")
-    if measured < 1e-3:
-        raise ValueError(
-            f"All pictures in {chosen.name} are of the same shade (standard deviation {measured:.4f}), from which "
-            "nothing can be learned; give others with --data."
-        )
-    if abs(measured / settings.sigma_data - 1) > 0.3:
-        say(f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}")
-    classes, own = images.labels.unique(), Path(chosen.name).expanduser().exists()
-    if own and len(classes) > 1 and not settings.network.label_dim and not (resume or previous):
-        say(f"{len(classes)} classes are not used; to train with them add --set network.label_dim={classes.max() + 1}")
+    images = images_of(settings)
+    for advice in look_at(images, settings, resume):
+        print_once(advice)
     if minutes is not None:
-        budget = images_in(minutes, Trainer(settings, images, device=device))
+        budget = images_in(minutes, settings, images, device)
         settings = replace(settings, training=replace(settings.training, images=budget))
-        say(f"{minutes:g} minutes are about {budget:,} images here: training.images={budget}")
-
-    trainer = Trainer(settings, images, out, device)
-    if resume or previous:
-        trainer.resume()
+        print_once(f"{minutes:g} minutes are about {budget:,} images here: training.images={budget}")
     terminate = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        trainer.train()
+        train_in(out, settings, images, device, resume)
     except (KeyboardInterrupt, SystemExit) as stop:
-        say(
-            f"Stopped and saved after {trainer.images_seen:,} images. "
-            f"Go on with: edm-lesson train --resume --out {quote(str(out))}",
-            file=sys.stderr,
-        )
+        print_once(*getattr(stop, "__notes__", ["Stopped."]), file=sys.stderr)
         sys.exit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, terminate)
-    if leads():
-        trainer.save_denoiser(out / "denoiser.safetensors")
-    say(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
+    print_once(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
+
+
+def look_at(images, settings, resume):
+    """What there is to say of images to train on, sentence by sentence; `ValueError` where nothing can be learned."""
+    measured = images.statistics()["std"]
+    yield f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}"
+    if measured < 1e-3:
+        raise ValueError(
+            f"All pictures in {settings.data.name} are of the same shade (standard deviation {measured:.4f}), from "
+            "which nothing can be learned; give others with --data."
+        )
+    if abs(measured / settings.sigma_data - 1) > 0.3:
+        yield f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}"
+    classes, own = images.labels.unique(), Path(settings.data.name).expanduser().exists()
+    if own and len(classes) > 1 and not settings.network.label_dim and not resume:
+        yield f"{len(classes)} classes are not used; to train with them add --set network.label_dim={classes.max() + 1}"
 
 
 @app.command()

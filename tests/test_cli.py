@@ -73,7 +73,7 @@ def test_training_is_logged_refuses_to_overwrite_and_resumes(run, tmp_path):
     code, text, error = run("train", *TINY, "--out", out)
     assert code == 0, error
     assert f"edm-lesson sample --checkpoint {out}" in text
-    assert {path.name for path in out.iterdir()} == {
+    assert {path.name for path in out.glob("[!.]*")} == {
         "checkpoint.safetensors",
         "config.yaml",
         "denoiser.safetensors",

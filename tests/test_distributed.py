@@ -17,9 +17,9 @@ from edm_lesson.checkpoints import load_checkpoint, load_tensors, save_tensors
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
 from edm_lesson.losses import EDMLoss
-from edm_lesson.training import Trainer, distributed
+from edm_lesson.training import Trainer, distributed, images_in
 from edm_lesson.training.distributed import join_processes, loss_of_share, share_of
-from edm_lesson.training.run import checkpoint_path, images_in, locked, read_metrics
+from edm_lesson.training.run import checkpoint_path, locked, read_metrics
 
 SETTINGS = [
     "training.images=192",
@@ -149,10 +149,9 @@ def test_where_the_first_can_not_go_on_the_others_end_too_and_say_where_to_look(
 
 
 def measure(rank, folder):
-    trainer = trainer_of()
-    step = trainer.step
-    trainer.step = lambda: time.sleep(0.02 * rank) or step()
-    (folder / f"images of {rank}").write_text(str(images_in(0.1, trainer, seconds=0.1)))
+    trainer, step = trainer_of(), Trainer.step
+    Trainer.step = lambda trainer: time.sleep(0.02 * rank) or step(trainer)
+    (folder / f"images of {rank}").write_text(str(images_in(0.1, trainer.config, trainer.images, "cpu", seconds=0.1)))
 
 
 def test_all_processes_measure_the_same_budget(tmp_path):
@@ -173,23 +172,31 @@ def pretend(monkeypatch):
 
 def test_noise_is_that_of_the_whole_batch_and_dropout_is_everyones_own(pretend):
     images, labels = torch.randn(6, 1, 4, 4), torch.arange(6)
-    seen, dropped = [], []
+    seen, dropped, generator = [], [], torch.Generator()
 
     def denoiser(x, sigma, class_labels, augment_labels):
         seen.append((x, sigma, class_labels))
         dropped.append(torch.rand(4))
         return x
 
-    def loss_as(rank, world_size):
+    def loss_as(rank, world_size, seed=5):
         pretend(rank, world_size)
-        torch.manual_seed(5)
-        return loss_of_share(EDMLoss(), share_of(6))(denoiser, images, labels)
+        generator.manual_seed(
+            1
+        )  # as in training, but not by torch.manual_seed: whoever calls may have a state of its own
+        torch.set_rng_state(generator.get_state())
+        return loss_of_share(EDMLoss(), share_of(6), seed)(denoiser, images, labels)
 
     whole, *parts = [loss_as(0, 1), *(loss_as(rank, 3) for rank in range(3))]
     torch.testing.assert_close(torch.cat(parts), whole)
     for number in range(3):
         assert torch.equal(torch.cat([part[number] for part in seen[1:]]), seen[0][number])
     assert len({tuple(mask.tolist()) for mask in dropped[1:]}) == 3
+    torch.manual_seed(99)
+    loss_as(1, 3)
+    assert torch.equal(dropped[-1], dropped[2]), "the seed given decides"
+    loss_as(1, 3, seed=7)
+    assert not torch.equal(dropped[-1], dropped[2])
 
 
 def test_a_batch_that_can_not_be_shared_out_is_refused(pretend):

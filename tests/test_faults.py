@@ -119,7 +119,7 @@ def test_killed_before_any_of_its_changes_to_files_a_run_goes_on_exactly(tmp_pat
         (code,) = exit_codes((train_until_change, folder, number, 16))
         go_on(folder, images=16)
         assert outcome(folder) == outcome(tmp_path / "whole"), f"killed before change {number}"
-        left = {path.name for path in folder.iterdir() if "previous" not in path.name}
+        left = {path.name for path in folder.glob("[!.]*") if "previous" not in path.name}
         assert left - {"checkpoint.safetensors.part", "config.yaml.part"} == {
             "checkpoint.safetensors", "config.yaml", "environment.json", "metrics.jsonl",
         }  # fmt: skip

@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,14 +15,14 @@ import torch
 import yaml
 from PIL import Image
 
-from edm_lesson import LessonError
+from edm_lesson import LessonError, training
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import load_config
 from edm_lesson.data import Images, normalize
 from edm_lesson.plots import smooth
-from edm_lesson.training import Trainer, choose_precision
+from edm_lesson.training import Trainer, choose_precision, images_in
 from edm_lesson.training import run as runs
-from edm_lesson.training.run import checkpoint_path, images_in, locked, read_metrics
+from edm_lesson.training.run import checkpoint_path, locked, read_metrics
 
 SETTINGS = [
     "training.images=320",
@@ -145,7 +143,7 @@ def test_grids_show_the_same_latents_and_change_nothing(few, tmp_path, monkeypat
 def test_a_folder_in_use_is_refused_and_free_afterwards(few, tmp_path):
     with locked(tmp_path), pytest.raises(LessonError, match=r"Another process is training into .*choose another"):
         trainer_of(few, tmp_path).train(progress=False)
-    assert not list(tmp_path.iterdir()), "nothing was written"
+    assert not list(tmp_path.glob("[!.]*")), "nothing was written"
     trainer_of(few, tmp_path).train(until=16, progress=False)
 
 
@@ -194,27 +192,26 @@ def test_a_damaged_checkpoint_is_named_and_the_command_it_offers_works(call, mni
     assert load_checkpoint(previous_path(newest)).state["images_seen"] == 256
 
 
-def test_minutes_become_images_by_a_measurement_that_leaves_the_start_out():
+def test_minutes_become_images_by_a_measurement_that_leaves_the_start_out(few, monkeypatch):
     calls = []
 
-    def step():
+    def step(trainer):
         calls.append(1)
         time.sleep(0.01 if len(calls) > 1 else 0.3)
         return torch.zeros(())
 
-    trainer = SimpleNamespace(
-        step=step, device=torch.device("cpu"), config=SimpleNamespace(training=SimpleNamespace(batch_size=7))
-    )
-    images = images_in(1, trainer, seconds=0.1)
+    monkeypatch.setattr(Trainer, "step", step)
+    config = load_config("smoke", ["training.batch_size=7", "network.model_channels=8"])
+    images = images_in(1, config, few, "cpu", seconds=0.1)
     assert images % 7 == 0
     assert 0.3 * 6000 * 7 < images <= 6000 * 7, "60 seconds of 7 images in 0.01 seconds, or a little more"
-    assert images_in(1e-9, trainer, seconds=0.01) == 7
+    assert images_in(1e-9, config, few, "cpu", seconds=0.01) == 7
     with pytest.raises(ValueError, match="minutes is 0; it must be a finite number above 0"):
-        images_in(0, trainer)
+        images_in(0, config, few)
 
 
 def test_a_budget_in_minutes_is_stored_in_images_and_trains_as_those_would(call, mnist, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "images_in", partial(images_in, seconds=0.05))
+    monkeypatch.setattr(training, "images_in", lambda *arguments: images_in(*arguments, seconds=0.05))
     other = [part for setting in SETTINGS[1:] for part in ("--set", setting)]
     code, said = call(
         "train", "--config", "smoke", "--device", "cpu", *other, "--minutes", 0.01, "--out", tmp_path / "run"

@@ -1,6 +1,7 @@
 """Training learns, averages its weights as it says, and goes on exactly where it was stopped."""
 
 import signal
+import time
 
 import pytest
 import torch
@@ -22,6 +23,9 @@ from edm_lesson.training import (
     make_ema,
     train_step,
 )
+from edm_lesson.training import trainer as trainer_module
+from edm_lesson.training.step import RANDOM_STREAMS, seed_for
+from edm_lesson.training.trainer import deferred_signals
 
 CPU = {"device": "cpu"}
 
@@ -257,12 +261,52 @@ def test_training_until_image_0_saves_the_start(few, tmp_path):
     assert torch.equal(weights(resumed), weights(Trainer(short(), few, **CPU).train(progress=False)))
 
 
-def test_training_leaves_the_random_numbers_of_others_alone(few):
+@pytest.mark.parametrize("train", [lambda trainer: trainer.train(progress=False), Trainer.step])
+def test_training_leaves_the_random_numbers_of_others_alone(few, train):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    Trainer(short(images=64), few, **CPU).train(progress=False)
+    train(Trainer(short(images=64), few, **CPU))
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_what_is_drawn_for_weights_order_and_noise_has_seeds_of_its_own():
+    seeds = [{seed_for(stream, number, seed=5) for number in range(1000)} for stream in RANDOM_STREAMS]
+    assert len(set.union(*seeds)) == 3 * 1000
+    assert seed_for("noise", 0, seed=5) != seed_for("noise", 0, seed=6)
+
+
+@pytest.mark.parametrize(("before", "after"), [("float32", "fp16"), ("fp16", "float32")])
+def test_a_run_goes_on_where_auto_is_another_precision(few, tmp_path, monkeypatch, before, after):
+    def automatic(name):
+        monkeypatch.setattr(trainer_module, "choose_precision", lambda _, device: choose_precision(name, device))
+
+    automatic(before)
+    Trainer(short(), few, tmp_path, **CPU).train(until=16, progress=False)
+    automatic(after)
+    with pytest.warns(UserWarning, match="won't end bitwise as if never interrupted: precision was float"):
+        resumed = Trainer(short(), few, tmp_path, **CPU).resume().train(until=32, progress=False)
+    assert resumed.scaler.is_enabled() == (after == "fp16")
+    assert resumed.images_seen == 32
+    assert torch.isfinite(weights(resumed)).all()
+
+
+@pytest.mark.parametrize(("patience", "held"), [(60, 3), (0, 1)])
+def test_a_second_ctrl_c_is_let_through_unless_it_comes_at_once(patience, held):
+    passed = []
+
+    def press_three_times():
+        with deferred_signals(patience):
+            for _ in range(3):  # the second at once: torchrun passes on what the terminal has sent already
+                signal.raise_signal(signal.SIGINT)
+                passed.append(True)
+                time.sleep(0.01)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        press_three_times()
+    assert len(passed) == held
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_seed_decides(few):
@@ -328,6 +372,12 @@ def test_precision_is_the_one_named_or_the_fastest_that_the_device_multiplies():
     assert choose_precision("fp16", "cuda") == torch.float16
     assert choose_precision("auto", "mps") == torch.float32
     assert choose_precision("auto", "cpu") in (torch.float32, torch.bfloat16)
+
+
+def test_a_torch_that_does_not_tell_what_the_processor_can_trains_in_float32(monkeypatch):
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert choose_precision("auto", "cpu") == torch.float32
 
 
 def test_images_and_labels_that_do_not_fit_the_configuration_are_refused(few):

@@ -6,18 +6,20 @@ In a process on its own nothing here does anything.
 
 import atexit
 import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 from torch import distributed as dist
+from torch.nn import Module
 from torch.nn.parallel import DistributedDataParallel
 
 
-def join_processes(device=None):
+def join_processes(device: str | None = None) -> str | None:
     """Join the processes that torchrun started; returns the name of this one's device, a GPU of its own or the CPU.
 
-    In a process that torchrun didn't start, `device` as it is. Raises `ValueError` for another device than "cpu" and
-    "cuda", and where there are fewer GPUs than processes.
+    In a process that torchrun didn't start, `device` as it is.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return device
@@ -41,26 +43,29 @@ def join_processes(device=None):
     return device
 
 
-def world_size():
+def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def rank():
+def rank() -> int:
     """The number of this process, from 0 on."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def leads():
-    """Whether this process is the one that writes, logs and talks for all."""
+def is_first() -> bool:
+    """Whether this process is number 0, the one that writes, logs and talks for all."""
     return rank() == 0
 
 
-def largest(number):
-    """The largest `number` that a process holds, for all of them; each waits here until all have come.
+def print_once(*values, **settings) -> None:
+    """`print`, but by one process for all."""
+    if is_first():
+        print(*values, **settings)
 
-    Raises `ConnectionError` where one has ended.
-    """
+
+def largest(number: float) -> float:
+    """The largest `number` that a process holds, for all of them; `ConnectionError` where one has ended."""
     if world_size() == 1:
         return number
     number = torch.tensor(number, dtype=torch.float64)
@@ -71,7 +76,12 @@ def largest(number):
     return number.item()
 
 
-def any_stopped(signals):
+def wait_for_all() -> None:
+    """Wait until every process has come here."""
+    largest(0)
+
+
+def any_stopped(signals: list[int]) -> bool:
     """Whether any process holds signals in its list `signals`; if so, all do afterwards, and stop at the same step."""
     number = int(largest(max(signals, default=0)))
     if number and not signals:
@@ -80,40 +90,39 @@ def any_stopped(signals):
 
 
 @contextmanager
-def first_before_others():
+def first_before_others() -> Iterator[None]:
     """Let the first process of every machine through the block before the others, which find what it left there."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     if not first:
-        largest(0)
+        wait_for_all()
     yield
     if first:
-        largest(0)
+        wait_for_all()
 
 
-def share_of(batch_size):
-    """Which images of a batch are this process's, as a slice; `ValueError` where they can't be shared out evenly."""
-    processes = world_size()
-    if batch_size % processes:
+def share_of(batch_size: int) -> slice:
+    """Which images of a batch are this process's."""
+    size, left_over = divmod(batch_size, world_size())
+    if left_over:
         raise ValueError(
-            f"training.batch_size is {batch_size}, which {processes} processes can't share out evenly; "
-            f"take a multiple of {processes}."
+            f"training.batch_size is {batch_size}, which {world_size()} processes can't share out evenly; "
+            f"take a multiple of {world_size()}."
         )
-    size = batch_size // processes
     return slice(rank() * size, (rank() + 1) * size)
 
 
-def loss_of_share(loss, share):
+def loss_of_share(loss: Callable, share: slice, seed: int) -> Callable:
     """`loss` of the images `share` alone, with sigma, noise and augmentation as they are drawn for the whole batch.
 
-    The network's own draws, which are dropout's, are other ones in every process.
+    The network's own draws, which are dropout's, follow from `seed` and are other ones in every process.
     """
     if world_size() == 1:
         return loss
 
     def shared_loss(denoiser, images, class_labels=None):
         def denoise_share(x, sigma, *labels):
-            if not leads():
-                torch.manual_seed(torch.initial_seed() + rank())
+            if not is_first():
+                torch.manual_seed(seed + rank())
             denoised = torch.zeros_like(x)
             theirs = [each if each is None else each[share] for each in labels]
             denoised[share] = denoiser(x[share], sigma[share], *theirs)
@@ -124,13 +133,13 @@ def loss_of_share(loss, share):
     return shared_loss
 
 
-def parallel(denoiser):
+def parallel(denoiser: Module) -> Module:
     """`denoiser` for training: the gradients of its parameters are averaged over the processes."""
     return denoiser if world_size() == 1 else DistributedDataParallel(denoiser)
 
 
-def averaged(tensor):
-    """The mean over the processes of each one's `tensor`."""
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """The mean of each process's `tensor`, which it overwrites."""
     if world_size() > 1:
         dist.all_reduce(tensor)
         tensor /= world_size()

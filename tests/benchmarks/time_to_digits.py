@@ -13,8 +13,8 @@ from pathlib import Path
 from edm_lesson.config import load_config
 from edm_lesson.data import choose_device, load_images
 from edm_lesson.evaluation import Judge, batch_size_for, evaluate
-from edm_lesson.training import Trainer
-from edm_lesson.training.run import describe_environment, images_in
+from edm_lesson.training import Trainer, images_in
+from edm_lesson.training.run import describe_environment
 
 TARGETS = (10, 5, 2)
 
@@ -38,7 +38,7 @@ def main():
     )
     budget = options.images or config.training.images
     if options.minutes:
-        budget = images_in(options.minutes, Trainer(config, images, device=device))
+        budget = images_in(options.minutes, config, images, device)
     config = replace(config, training=replace(config.training, images=budget, sample_every=0))
     judge, trainer, looks = Judge(device=device), Trainer(config, images, options.out, device), []
     for look in range(1, options.looks + 1):
