@@ -1,59 +1,78 @@
 """Designs: the rows of Table 1 put together into a denoiser, its loss and its sampler."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn import Module
 
 from edm_lesson.augment import AugmentPipe
 from edm_lesson.checks import check_choice
 from edm_lesson.losses import DenoisingLoss, EDMLoss, IDDPMLoss, VELoss, VPLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
-from edm_lesson.samplers import edm_sampler, general_sampler
+from edm_lesson.samplers import Denoiser, clip_range, general_sampler
+from edm_lesson.schedules import LinearSchedule, VESchedule, VPSchedule, edm_sigmas, iddpm_sigmas, unscaled, ve_sigmas
+from edm_lesson.schedules import vp_levels, vp_scale
+
+if TYPE_CHECKING:
+    from edm_lesson.config import Config
 
 
 @dataclass(frozen=True)
 class Design:
     """A column of Table 1, or a mixture: `dataclasses.replace(DESIGNS["vp"], loss=DESIGNS["edm"].loss)`.
 
-    `precond` and `loss` are classes, `sampler` the settings of `general_sampler` that make the column's own.
+    `levels(num_steps, sigma_min, sigma_max)` and the class `schedule`, by its `from_range(sigma_min, sigma_max)`, fit any
+    range of noise levels; the design's own is `sigma_min` to `sigma_max`.
     """
 
     precond: type[Precond]
     loss: type[DenoisingLoss]
-    sampler: dict
+    solver: str
+    levels: Callable
+    schedule: type[LinearSchedule | VPSchedule]
+    scale: Callable
+    sigma_min: float
+    sigma_max: float
 
-    def build_denoiser(self, network, **settings):
-        """The denoiser around a raw `network`; `settings` such as sigma_data are those of `precond`."""
-        return self.precond(network, **settings)
+    def sample(
+        self, denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, *, num_steps: int = 18,
+        sigma_min: float | None = None, sigma_max: float | None = None, rho: float | None = None, **settings,
+    ) -> Tensor:  # fmt: skip
+        """Images like `latents` from any denoiser, by the design's rows; called as `edm_sampler` is.
 
-    def build_loss(self, **settings):
-        """The loss to train it with; `settings` are those of `loss`."""
-        return self.loss(**settings)
+        None stands for the design's own. Only EDM's levels take `rho`; further `settings` are `general_sampler`'s.
+        """
+        sigma_min = self.sigma_min if sigma_min is None else sigma_min
+        span = clip_range(denoiser, sigma_min, self.sigma_max if sigma_max is None else sigma_max)
+        rows = {
+            "levels": self.levels(num_steps, *span, **({} if rho is None else {"rho": rho})),
+            "schedule": self.schedule.from_range(*span),
+            "scale": self.scale,
+            "solver": self.solver,
+        }
+        return general_sampler(denoiser, latents, class_labels, **rows | settings)
 
-    def sample(self, denoiser, latents, class_labels=None, **settings):
-        """Images like `latents` from any denoiser; `settings` of `general_sampler` come before the design's own."""
-        return general_sampler(denoiser, latents, class_labels, **{**self.sampler, **settings})
-
-    def nfe(self, num_steps, solver=None):
+    def nfe(self, num_steps: int, solver: str | None = None) -> int:
         """How often `num_steps` steps of the design's sampler, or of another `solver`, ask the network."""
-        return num_steps if (solver or self.sampler["solver"]) == "euler" else 2 * num_steps - 1
+        return num_steps if (solver or self.solver) == "euler" else 2 * num_steps - 1
 
 
+VP_RANGE = VPSchedule().sigma(1e-3).item(), VPSchedule().sigma(1.0).item()  # from epsilon_s to time 1
 DESIGNS = {
-    "vp": Design(VPPrecond, VPLoss, {"solver": "euler", "discretization": "vp", "schedule": "vp", "scaling": "vp"}),
-    "ve": Design(VEPrecond, VELoss, {"solver": "euler", "discretization": "ve", "schedule": "ve", "scaling": "none"}),
-    "iddpm": Design(
-        IDDPMPrecond, IDDPMLoss, {"solver": "euler", "discretization": "iddpm", "schedule": "linear", "scaling": "none"}
-    ),
-    "edm": Design(
-        EDMPrecond, EDMLoss, {"solver": "heun", "discretization": "edm", "schedule": "linear", "scaling": "none"}
-    ),
+    "vp": Design(VPPrecond, VPLoss, "euler", vp_levels, VPSchedule, vp_scale, *VP_RANGE),
+    "ve": Design(VEPrecond, VELoss, "euler", ve_sigmas, VESchedule, unscaled, 0.02, 100.0),
+    "iddpm": Design(IDDPMPrecond, IDDPMLoss, "euler", iddpm_sigmas, LinearSchedule, unscaled, 0.002, 81.0),
+    "edm": Design(EDMPrecond, EDMLoss, "heun", edm_sigmas, LinearSchedule, unscaled, 0.002, 80.0),
 }
 
 
 NETWORKS = {"lesson": LessonUNet, "ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
 
 
-def build_network(config):
+def build_network(config: "Config") -> Module:
     """The raw, untrained network that a `Config` describes; it takes augmentation labels where images are augmented."""
     settings = dict(vars(config.network))
     network = NETWORKS[settings.pop("name")]
@@ -62,29 +81,26 @@ def build_network(config):
     return network(config.data.img_resolution, config.data.img_channels, augment_dim=augment_dim, **settings)
 
 
-def build_denoiser(config):
+def build_denoiser(config: "Config") -> Precond:
     """The untrained denoiser that a `Config` describes, on the CPU."""
     column = config.design.preconditioning
     settings = {"sigma_data": config.sigma_data} if column == "edm" else {}
-    return DESIGNS[column].build_denoiser(build_network(config), **settings)
+    return DESIGNS[column].precond(build_network(config), **settings)
 
 
-def build_loss(config):
+def build_loss(config: "Config") -> DenoisingLoss:
     """The loss that a `Config` describes."""
     column = config.design.loss
     settings = {**vars(config.loss), "sigma_data": config.sigma_data} if column == "edm" else {}
-    return DESIGNS[column].build_loss(**settings)
+    return DESIGNS[column].loss(**settings)
 
 
-def build_augment(config):
+def build_augment(config: "Config") -> AugmentPipe | None:
     """The augmentation that a `Config` describes: a function for the loss; None where there is none."""
     return AugmentPipe(**vars(config.augment)) if config.augment.p else None
 
 
-def choose_sampler(column):
-    """The sampler of a `column` of Table 1, such as `config.design.sampler`; called as `edm_sampler` is.
-
-    Raises `ValueError` for a column that there is not.
-    """
+def choose_sampler(column: str) -> Callable:
+    """The sampler of a `column` of Table 1, such as `config.design.sampler`; called as `edm_sampler` is."""
     check_choice("sampler", column, DESIGNS)
-    return edm_sampler if column == "edm" else DESIGNS[column].sample
+    return DESIGNS[column].sample

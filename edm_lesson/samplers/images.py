@@ -1,10 +1,14 @@
 """Images in any number, each with a seed of its own."""
 
+from collections.abc import Callable, Iterable, Sequence
+
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from edm_lesson.checks import check_count
 from edm_lesson.samplers.edm import edm_sampler
+from edm_lesson.samplers.prepare import Denoiser
 
 
 class SeededNoise:
@@ -14,15 +18,15 @@ class SeededNoise:
     latents (8, 1, 28, 28); its method `randn_like` goes into a sampler and draws on from there.
     """
 
-    def __init__(self, seeds, device="cpu"):
+    def __init__(self, seeds: Iterable[int], device: str | torch.device = "cpu"):
         self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         self.device = device
 
-    def latents(self, shape):
+    def latents(self, shape: Sequence[int]) -> Tensor:
         """float32 noise (number of seeds, *shape) of unit variance."""
         return torch.stack([torch.randn(shape, generator=generator) for generator in self.generators]).to(self.device)
 
-    def randn_like(self, x):
+    def randn_like(self, x: Tensor) -> Tensor:
         """Noise like `x`, whose first dimension must be the number of seeds."""
         if len(x) != len(self.generators):
             raise ValueError(
@@ -32,14 +36,21 @@ class SeededNoise:
 
 
 def sample_images(
-    denoiser, num_samples, *, seed=0, classes=None, batch_size=64, progress=False, sampler=edm_sampler, **settings
-):
+    denoiser: Denoiser,
+    num_samples: int,
+    *,
+    seed: int = 0,
+    classes: Sequence[int] | None = None,
+    batch_size: int = 64,
+    progress: bool = False,
+    sampler: Callable = edm_sampler,
+    **settings,
+) -> Tensor:
     """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
 
     Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn. `settings`
     go to `sampler`, which is called as `edm_sampler` is. The size of the images is the denoiser's, by its attributes
-    `img_channels` and `img_resolution`; the device is that of its first parameter, or the CPU where it has none. Raises
-    `ValueError` as `sampler` does, for a denoiser without a size, and for `classes` without entries.
+    `img_channels` and `img_resolution`; the device is that of its first parameter, or the CPU where it has none.
     """
     check_count("num_samples", num_samples)
     check_count("batch_size", batch_size)
@@ -54,17 +65,12 @@ def sample_images(
         )
     parameters = denoiser.parameters() if hasattr(denoiser, "parameters") else ()
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
-    shape = (channels, resolution, resolution)
     batches = []
     for start in tqdm(range(0, num_samples, batch_size), unit="batch", disable=not progress):
-        numbers = range(start, min(start + batch_size, num_samples))
+        numbers, labels = range(start, min(start + batch_size, num_samples)), None
         noise = SeededNoise([seed + number for number in numbers], device)
-        labels = (
-            None
-            if classes is None
-            else torch.tensor([classes[number % len(classes)] for number in numbers], device=device)
-        )
-        batches.append(
-            sampler(denoiser, noise.latents(shape), labels, randn_like=noise.randn_like, **settings).float().cpu()
-        )
+        if classes is not None:
+            labels = torch.tensor([classes[number % len(classes)] for number in numbers], device=device)
+        latents = noise.latents((channels, resolution, resolution))
+        batches.append(sampler(denoiser, latents, labels, randn_like=noise.randn_like, **settings).float().cpu())
     return torch.cat(batches)
