@@ -13,8 +13,17 @@ from edm_lesson.losses import DenoisingLoss, EDMLoss, IDDPMLoss, VELoss, VPLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
 from edm_lesson.samplers import Denoiser, clip_range, general_sampler
-from edm_lesson.schedules import LinearSchedule, VESchedule, VPSchedule, edm_sigmas, iddpm_sigmas, unscaled, ve_sigmas
-from edm_lesson.schedules import vp_levels, vp_scale
+from edm_lesson.schedules import (
+    LinearSchedule,
+    VESchedule,
+    VPSchedule,
+    edm_sigmas,
+    iddpm_sigmas,
+    unscaled,
+    ve_sigmas,
+    vp_levels,
+    vp_scale,
+)
 
 if TYPE_CHECKING:
     from edm_lesson.config import Config
@@ -24,8 +33,8 @@ if TYPE_CHECKING:
 class Design:
     """A column of Table 1, or a mixture: `dataclasses.replace(DESIGNS["vp"], loss=DESIGNS["edm"].loss)`.
 
-    `levels(num_steps, sigma_min, sigma_max)` and the class `schedule`, by its `from_range(sigma_min, sigma_max)`, fit any
-    range of noise levels; the design's own is `sigma_min` to `sigma_max`.
+    `levels(num_steps, sigma_min, sigma_max)` and the class `schedule`, by its `from_range(sigma_min, sigma_max)`, fit
+    any range of noise levels; the design's own is `sigma_min` to `sigma_max`.
     """
 
     precond: type[Precond]
@@ -37,38 +46,42 @@ class Design:
     sigma_min: float
     sigma_max: float
 
-    def sample(
-        self, denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, *, num_steps: int = 18,
-        sigma_min: float | None = None, sigma_max: float | None = None, rho: float | None = None, **settings,
-    ) -> Tensor:  # fmt: skip
-        """Images like `latents` from any denoiser, by the design's rows; called as `edm_sampler` is.
+    def rows(
+        self, denoiser: Denoiser, num_steps: int = 18, sigma_min: float | None = None, sigma_max: float | None = None,
+        rho: float | None = None,
+    ) -> dict:  # fmt: skip
+        """What makes `general_sampler` the design's, within the range of noise levels that the denoiser knows.
 
-        None stands for the design's own. Only EDM's levels take `rho`; further `settings` are `general_sampler`'s.
+        None stands for the design's own; only EDM's levels have a `rho`.
         """
         sigma_min = self.sigma_min if sigma_min is None else sigma_min
         span = clip_range(denoiser, sigma_min, self.sigma_max if sigma_max is None else sigma_max)
-        rows = {
+        return {
             "levels": self.levels(num_steps, *span, **({} if rho is None else {"rho": rho})),
             "schedule": self.schedule.from_range(*span),
             "scale": self.scale,
             "solver": self.solver,
         }
-        return general_sampler(denoiser, latents, class_labels, **rows | settings)
+
+    def sample(self, denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, **settings) -> Tensor:
+        """Images like `latents` from any denoiser; called as `edm_sampler` is, with `settings` of `rows` and of
+        `general_sampler`, which come before the design's own.
+        """
+        own = {name: settings.pop(name) for name in ("num_steps", "sigma_min", "sigma_max", "rho") if name in settings}
+        return general_sampler(denoiser, latents, class_labels, **self.rows(denoiser, **own) | settings)
 
     def nfe(self, num_steps: int, solver: str | None = None) -> int:
         """How often `num_steps` steps of the design's sampler, or of another `solver`, ask the network."""
         return num_steps if (solver or self.solver) == "euler" else 2 * num_steps - 1
 
 
-VP_RANGE = VPSchedule().sigma(1e-3).item(), VPSchedule().sigma(1.0).item()  # from epsilon_s to time 1
+VP_RANGE = VPSchedule().sigma(1e-3).item(), VPSchedule().sigma(1).item()  # from epsilon_s to time 1
 DESIGNS = {
     "vp": Design(VPPrecond, VPLoss, "euler", vp_levels, VPSchedule, vp_scale, *VP_RANGE),
     "ve": Design(VEPrecond, VELoss, "euler", ve_sigmas, VESchedule, unscaled, 0.02, 100.0),
     "iddpm": Design(IDDPMPrecond, IDDPMLoss, "euler", iddpm_sigmas, LinearSchedule, unscaled, 0.002, 81.0),
     "edm": Design(EDMPrecond, EDMLoss, "heun", edm_sigmas, LinearSchedule, unscaled, 0.002, 80.0),
 }
-
-
 NETWORKS = {"lesson": LessonUNet, "ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
 
 

@@ -1,5 +1,6 @@
 """Whatever shapes, dtypes, numbers and ranges they are asked for: finite results, or a ValueError, and nothing else."""
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -9,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edm_lesson.designs import DESIGNS
 from edm_lesson.ideal import GaussianDenoiser
 from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, VEPrecond, VPPrecond
-from edm_lesson.samplers import add_churn, edm_sampler, general_sampler, sample_images
+from edm_lesson.samplers import add_churn, edm_sampler, sample_images
 from edm_lesson.schedules import (
     LinearSchedule,
     VESchedule,
@@ -19,7 +21,9 @@ from edm_lesson.schedules import (
     edm_sigmas,
     iddpm_sigmas,
     iddpm_table,
+    unscaled,
     ve_sigmas,
+    vp_scale,
     vp_sigmas,
 )
 
@@ -173,16 +177,12 @@ def sampler_calls(draw):
     chosen = {name: draw(numbers[name]) for name in draw(st.sets(st.sampled_from(sorted(numbers)), max_size=3))}
     if draw(st.booleans()):
         return edm_sampler, chosen
-    words = {
-        "solver": ("euler", "heun"),
-        "discretization": ("edm", "vp", "ve", "iddpm"),
-        "schedule": ("linear", "vp", "ve"),
-        "scaling": ("none", "vp"),
-    }
-    rows = {name: draw(st.sampled_from(values)) for name, values in words.items()}
-    if draw(st.integers(0, 15)) == 7:
-        rows[draw(st.sampled_from(sorted(rows)))] = draw(ODD)
-    return general_sampler, chosen | rows | draw(st.dictionaries(st.sampled_from(("alpha", "epsilon_s")), SHARE))
+    chosen.pop("rho", None)
+    schedule = draw(st.sampled_from([LinearSchedule, VPSchedule, VESchedule]))
+    rows = {"schedule": schedule, "scale": draw(st.sampled_from([unscaled, vp_scale]))}
+    design = replace(DESIGNS[draw(st.sampled_from(sorted(DESIGNS)))], **rows)
+    chosen["solver"] = draw(ODD) if draw(st.integers(0, 15)) == 7 else draw(st.sampled_from(["euler", "heun"]))
+    return design.sample, chosen | draw(st.dictionaries(st.just("alpha"), SHARE))
 
 
 DENOISERS = [GaussianDenoiser(-0.7, 0.6), *PRECONDS]

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edm_lesson.designs import DESIGNS
 from edm_lesson.ideal import GaussianDenoiser, IdealDenoiser
 from edm_lesson.preconditioning import EDMPrecond
 from edm_lesson.samplers import (
@@ -15,7 +16,6 @@ from edm_lesson.samplers import (
     add_churn,
     edm_sampler,
     euler_step,
-    general_sampler,
     heun_step,
     sample_images,
 )
@@ -144,6 +144,24 @@ def test_range_and_levels_are_those_of_the_denoiser(S_churn):
     edm_sampler(denoiser, latents(), num_steps=9, S_churn=S_churn)
     assert set(denoiser.seen) <= set(denoiser.table.tolist())
     assert (denoiser.seen[0], denoiser.seen[-1]) == (10.0, 0.01)
+
+
+class Limited:
+    """A denoiser that states a range and refuses more noise."""
+
+    sigma_min, sigma_max = 0.002, 80.0
+
+    def __call__(self, x, sigma):
+        assert (sigma <= self.sigma_max * (1 + 1e-12)).all(), f"asked for {sigma.max():g}"  # rounding aside
+        return MNIST(x, sigma)
+
+
+@pytest.mark.parametrize("sampler", [edm_sampler, *(design.sample for design in DESIGNS.values())])
+def test_churn_asks_for_no_more_noise_than_the_denoiser_knows(sampler):
+    levels = []
+    sampler(Limited(), latents(), num_steps=18, S_churn=40, callback=lambda *call: levels.append(call[1]))
+    assert levels[0] == 80
+    assert sum(raised == pytest.approx(80) for raised in levels) < 5, "only those that would exceed it are clipped"
 
 
 def test_a_range_that_the_denoiser_does_not_know_at_all_is_refused():
@@ -287,14 +305,14 @@ def test_any_settings_give_finite_images_or_a_value_error(
         (lambda x, sigma: torch.cat([x, x], dim=1), r"answers \(2, 6, 4, 4\)"),
     ],
 )
-@pytest.mark.parametrize("sampler", [edm_sampler, general_sampler])
+@pytest.mark.parametrize("sampler", [edm_sampler, DESIGNS["vp"].sample])
 def test_an_answer_that_is_not_shaped_like_x_is_refused(sampler, denoiser, found):
     with pytest.raises(ValueError, match=found):
         sampler(denoiser, torch.randn(2, 3, 4, 4), num_steps=2)
 
 
 def test_a_level_that_the_latents_round_to_zero_is_refused():
-    with pytest.raises(ValueError, match=r"sigma is .*e-20; it must be a finite number above 2\.98023e-08"):
+    with pytest.raises(ValueError, match=r"sigma from 1e-20 to 1 exceeds what latents of torch.float16 can hold"):
         edm_sampler(lambda x, sigma: x, latents(dtype=torch.float16), num_steps=2, sigma_min=1e-20, sigma_max=1.0)
 
 

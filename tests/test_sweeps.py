@@ -10,7 +10,7 @@ from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation import sweep as sweeps
 from edm_lesson.evaluation.sweep import read_sweep, sweep, sweep_lines, sweep_points, sweep_table
 from edm_lesson.ideal import GaussianDenoiser
-from edm_lesson.samplers import edm_sampler, general_sampler
+from edm_lesson.samplers import edm_sampler
 from edm_lesson.samplers.images import SeededNoise
 
 
@@ -83,7 +83,7 @@ def test_every_setting_reaches_the_sampler(tmp_path):
     points = sweep_points(**{name: [value] for name, value in settings.items()})
     (row,) = sweep(Gaussian(), Spread(), points, tmp_path / "all.csv", seeds=1, progress=False)
     noise = SeededNoise(range(8))
-    samples = general_sampler(Gaussian(), noise.latents((1, 4, 4)), randn_like=noise.randn_like, **settings)
+    samples = DESIGNS["edm"].sample(Gaussian(), noise.latents((1, 4, 4)), randn_like=noise.randn_like, **settings)
     assert row["distance_ratio"] == pytest.approx(samples.clamp(-1, 1).std().item() / 0.5, abs=0.01)
     assert row["nfe"] == 5
 

@@ -17,7 +17,6 @@ from edm_lesson import LessonError
 from edm_lesson.checks import check_choice, check_count, check_levels, check_number
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation import evaluate_seed, mean_and_spread
-from edm_lesson.samplers.general import default_range
 from edm_lesson.training.run import write_text
 
 SETTINGS = ("design", "solver", "num_steps", "sigma_max", "rho", "S_churn")
@@ -37,15 +36,14 @@ def sweep_points(design=("edm",), solver=(None,), num_steps=(18,), sigma_max=(No
     for values in product(design, solver, num_steps, sigma_max, rho, S_churn):
         point = dict(zip(SETTINGS, values, strict=True))
         check_choice("design", point["design"], DESIGNS)
-        rows = DESIGNS[point["design"]].sampler
-        point["solver"] = point["solver"] or rows["solver"]
+        column = DESIGNS[point["design"]]
+        point["solver"] = point["solver"] or column.solver
         check_choice("solver", point["solver"], ("heun", "euler"))
-        sigma_min, highest = default_range(rows["discretization"])
         if point["sigma_max"] is None:
-            point["sigma_max"] = highest
-        check_levels(point["num_steps"], sigma_min, point["sigma_max"], point["rho"])
+            point["sigma_max"] = column.sigma_max
+        check_levels(point["num_steps"], column.sigma_min, point["sigma_max"], point["rho"])
         check_number("S_churn", point["S_churn"], at_least=0, infinite=True)
-        if rows["discretization"] != "edm":
+        if point["design"] != "edm":
             point["rho"] = None
         if point not in points:
             points.append(point)

@@ -82,23 +82,24 @@ class Attempt:
         return result
 
 
-def compare(attempt, solution, cases, mistakes=(), tolerance=1e-4):
+def compare(attempt, solution, cases, mistakes=(), tolerance=1e-4, name=None):
     """Refuse an `attempt` that differs from `solution` on one of the `cases`, tuples of arguments.
 
     `mistakes` are pairs of a wrong function and the sentence that names its mistake: a learner whose answers agree
-    with it on every case is told that sentence, anyone else where the answers part.
+    with it on every case is told that sentence, anyone else where the answers part. `name` is what the learner calls
+    the function, where `attempt` is no `Attempt` but made of one.
     """
-    cases = list(cases)
-    answers = [as_tensor(attempt(*case), attempt.name) for case in cases]
-    expected = [as_tensor(solution(*case), attempt.name) for case in cases]
+    cases, name = list(cases), name or attempt.name
+    answers = [as_tensor(attempt(*case), name) for case in cases]
+    expected = [as_tensor(solution(*case), name) for case in cases]
     if all(close(answer, right, tolerance) for answer, right in zip(answers, expected, strict=True)):
         return
     for mistake, sentence in mistakes:
-        wrong = [as_tensor(mistake(*case), attempt.name) for case in cases]
+        wrong = [as_tensor(mistake(*case), name) for case in cases]
         if all(close(answer, other, tolerance) for answer, other in zip(answers, wrong, strict=True)):
             raise Wrong(sentence)
     for case, answer, right in zip(cases, answers, expected, strict=True):
-        where = call(attempt.name, case)
+        where = call(name, case)
         if answer.shape != right.shape:
             raise Wrong(f"{where} has shape {tuple(answer.shape)}; {tuple(right.shape)} is expected.")
         if not close(answer, right, tolerance):

@@ -87,7 +87,6 @@ def turn_about(attempt):
             )
         return matrix.reshape(3, 3)
 
-    flat.name = attempt.name
     mistakes = [
         (
             lambda angle, x, y: joined(moved(-x, -y), turned(-angle), moved(x, y)),
@@ -121,7 +120,14 @@ def turn_about(attempt):
         ),
     ]
     cases = [(uniform(0.3, 1.2), uniform(2, 9), uniform(-9, -2)), (uniform(-2.5, -0.5), uniform(-9, -2), uniform(2, 9))]
-    compare(flat, lambda angle, x, y: joined(moved(-x, -y), turned(angle), moved(x, y)), cases, mistakes, 1e-3)
+    compare(
+        flat,
+        lambda angle, x, y: joined(moved(-x, -y), turned(angle), moved(x, y)),
+        cases,
+        mistakes,
+        tolerance=1e-3,
+        name=attempt.name,
+    )
 
 
 @exercise("11.3")

@@ -15,8 +15,6 @@ def flat_scale(attempt):
             raise Wrong(f"{attempt.name} returns a {type(result).__name__}; two numbers are expected, s and ds/dσ.")
         return torch.stack([as_tensor(part, attempt.name).reshape(()) for part in result])
 
-    pair.name = attempt.name
-
     def solution(sigma, sigma_data):
         total = sigma**2 + sigma_data**2
         return sigma_data / total**0.5, -sigma_data * sigma / total**1.5
@@ -72,6 +70,7 @@ def flat_scale(attempt):
             ),
         ],
         tolerance=1e-3,
+        name=attempt.name,
     )
 
 
@@ -164,8 +163,6 @@ def velocity_denoiser(attempt):
         except Exception as error:
             raise Wrong(f"the function that {attempt.name} returns raises {type(error).__name__}: {error}") from None
 
-    ask.name = attempt.name
-
     def family(time=lambda sigma: sigma / (1 + sigma), shrink=True, answer=None):
         def denoise(weight, x, sigma):
             t = time(sigma)
@@ -220,4 +217,5 @@ def velocity_denoiser(attempt):
             ),
         ],
         tolerance=1e-3,
+        name=attempt.name,
     )

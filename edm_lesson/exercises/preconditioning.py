@@ -109,12 +109,11 @@ def uncentre(attempt):
     denoiser = attempt(centred_denoiser, mean)
     if not callable(denoiser):
         raise Wrong(f"uncentre returns a {type(denoiser).__name__}; it must return a function of x and sigma.")
-    inner = Attempt(denoiser)
-    inner.name = "your denoiser"
     cases = [(torch.randn(2, 1, 4, 4), float(torch.empty(()).uniform_(0.2, 3.0))) for _ in range(2)]
     compare(
-        inner,
+        Attempt(denoiser),
         lambda x, sigma: turned(1, 1)(x, sigma, mean),
         cases,
         [(lambda x, sigma, wrong=wrong: wrong(x, sigma, mean), sentence) for wrong, sentence in mistakes],
+        name="your denoiser",
     )

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_churn
+from edm_lesson.checks import check_choice, check_churn, check_number
 from edm_lesson.samplers.prepare import Denoiser, prepare
 from edm_lesson.samplers.steps import add_churn
 from edm_lesson.schedules import LinearSchedule
@@ -39,6 +39,8 @@ def solver_step(
     "heun" takes a second slope at `alpha` of the way, and a mean of the two such that the error is of second order;
     not where `t_next` is 0, where the slope is not defined and Euler's step stands. "euler" always leaves it at that.
     """
+    check_choice("solver", solver, ("euler", "heun"))
+    check_number("alpha", alpha, at_least=0.01, at_most=1)
     h = t_next - t
     d, denoised = slope(x, t)
     if solver == "heun" and t_next > 0:

@@ -36,16 +36,9 @@ class SeededNoise:
 
 
 def sample_images(
-    denoiser: Denoiser,
-    num_samples: int,
-    *,
-    seed: int = 0,
-    classes: Sequence[int] | None = None,
-    batch_size: int = 64,
-    progress: bool = False,
-    sampler: Callable = edm_sampler,
-    **settings,
-) -> Tensor:
+    denoiser: Denoiser, num_samples: int, *, seed: int = 0, classes: Sequence[int] | None = None,
+    batch_size: int = 64, progress: bool = False, sampler: Callable = edm_sampler, **settings,
+) -> Tensor:  # fmt: skip
     """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
 
     Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn. `settings`

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_finite, check_images, check_labels
+from edm_lesson.checks import check_finite, check_images, check_labels, check_number
 
 
 class Denoiser(Protocol):
@@ -28,6 +28,8 @@ def range_of(denoiser: Denoiser) -> tuple[float, float]:
 
 def clip_range(denoiser: Denoiser, sigma_min: float, sigma_max: float) -> tuple[float, float]:
     """`sigma_min` and `sigma_max` within the range of the denoiser; `ValueError` where nothing is left between them."""
+    check_number("sigma_min", sigma_min, above=0)
+    check_number("sigma_max", sigma_max, above=0)
     lowest, highest = range_of(denoiser)
     if sigma_min > highest or sigma_max < lowest:
         raise ValueError(
@@ -54,13 +56,16 @@ def prepare(
     if class_labels is not None and hasattr(denoiser, "label_dim"):
         class_labels = check_labels(class_labels, denoiser.label_dim, latents, values=True)
     labels = () if class_labels is None else (class_labels,)
-    *levels, last = levels.tolist()
-    if not levels or last != 0 or levels != sorted(levels, reverse=True):
-        raise ValueError(f"levels are {[*levels, last]}; they must descend, and end with 0.")
+    levels = levels.tolist()
+    if len(levels) < 2 or levels[-1] != 0 or levels != sorted(levels, reverse=True):
+        raise ValueError(f"levels are {levels}; they must descend, and end with 0.")
+    levels = levels[:-1]
     clip_range(denoiser, levels[-1], levels[0])
     held = torch.tensor(levels, dtype=latents.dtype)
     if not bool(((held > 0) & held.isfinite()).all()):
-        raise ValueError(f"sigma from {levels[-1]:g} to {levels[0]:g} exceeds what latents of {latents.dtype} can hold.")
+        raise ValueError(
+            f"sigma from {levels[-1]:g} to {levels[0]:g} exceeds what latents of {latents.dtype} can hold."
+        )
     (lowest, highest), rounded = range_of(denoiser), getattr(denoiser, "round_sigma", float)
 
     def round_sigma(sigma: float) -> float:
