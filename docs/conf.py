@@ -1,0 +1,110 @@
+"""How `make site` makes pages: the notebooks as they are stored, and the API from docstrings, without PyTorch."""
+
+import json
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+from myst_nb.core.render import NbElementRenderer
+from sphinx.ext.autodoc.mock import _MockObject
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+sys.path.insert(0, str(ROOT))
+sys.dont_write_bytecode = True
+
+project = html_title = PROJECT["name"]
+release = PROJECT["version"]
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["README.md", "templates"]
+templates_path = ["templates"]
+default_role = "code"  # docstrings write `sigma`
+
+html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
+html_sourcelink_suffix = ""  # the page of a notebook offers the notebook
+html_theme_options = {"top_of_page_buttons": ["view"], "source_view_link": "{filename}"}
+mathjax_path = "mathjax/tex-svg-full.js"  # npm: mathjax@3, whole in one file: needs no network
+
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # sliders: their words
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+autodoc_mock_imports = ["torch", "torchvision", "numpy", "matplotlib", "PIL", "safetensors", "tqdm", "ipywidgets"]
+autodoc_mock_imports += ["omegaconf", "yaml", "filelock", "papermill", "nbclient", "typer"]
+
+
+def gather():
+    """Lay the README, the notebooks and the data's description beside this file as they lie in the repository."""
+    for folder, wanted in {".": "README.md", "notebooks": "*.*", "data": "*.md", "data/pictures": "*.*"}.items():
+        (HERE / folder).mkdir(parents=True, exist_ok=True)
+        for path in (ROOT / folder).glob(wanted):
+            text = path.read_text(encoding="utf-8") if path.suffix in (".md", ".ipynb") else None
+            if path.suffix == ".md":
+                text = re.sub(r"\]\(([^)#:]+)\)", lambda link: point(link, path.parent), text)
+            if path.suffix == ".ipynb":
+                text = hide_set_up(text)
+            there = HERE / folder / path.name
+            if text is None:
+                shutil.copyfile(path, there)
+            elif not there.exists() or there.read_text(encoding="utf-8") != text:
+                there.write_text(text, encoding="utf-8")  # only then does Sphinx read it again
+
+
+def point(link, folder):
+    """What pages can't show, such as a folder of the package, is linked where the repository is."""
+    path = (folder / link[1]).resolve()
+    if path.suffix in (".md", ".ipynb", ".png") or not path.is_relative_to(ROOT):
+        return link[0]
+    return f"]({PROJECT['urls']['Repository']}/blob/v{PROJECT['version']}/{path.relative_to(ROOT).as_posix()})"
+
+
+def hide_set_up(text):
+    """Fold the cells whose source JupyterLab hides."""
+    notebook = json.loads(text)
+    for cell in notebook["cells"]:
+        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            cell["metadata"].setdefault("tags", []).append("hide-input")
+    return json.dumps(notebook, ensure_ascii=False, indent=1)
+
+
+def describe_parameters(app, what, name, obj, options, lines):
+    """A parameter's line is `name : what it is`; the types stand in the signature."""
+    lines[:] = re.sub(r"(?m)^(\s*)([\w*]+(?:, [\w*]+)*) : ", r"\1\2\n\1    ", "\n".join(lines)).split("\n")
+
+
+def describe_pictures(render_image):
+    """Give pictures the words that notebooks store beside them; MyST-NB reads their sizes only."""
+
+    def render(self, data):
+        nodes = render_image(self, data)
+        for node in nodes:
+            node["alt"] = data.output_metadata.get(data.mime_type, {}).get("alt", "")
+        return nodes
+
+    return render
+
+
+def setup(app):
+    """Called by Sphinx."""
+    gather()
+    app.connect("autodoc-process-docstring", describe_parameters, priority=100)  # before napoleon
+    NbElementRenderer.render_image = describe_pictures(NbElementRenderer.render_image)
+    _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # `Tensor | None` where there is no torch
