@@ -1,11 +1,13 @@
 """How `make site` makes pages: the notebooks as they are stored, and the API from docstrings, without PyTorch."""
 
+import inspect
 import json
 import re
 import shutil
 import sys
 import tomllib
 from pathlib import Path
+from typing import Union
 
 from myst_nb.core.render import NbElementRenderer
 from sphinx.ext.autodoc.mock import _MockObject
@@ -23,18 +25,16 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
-    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["README.md", "templates"]
 templates_path = ["templates"]
-default_role = "code"  # docstrings write `sigma`
 
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["pages.css"]
 html_sourcelink_suffix = ""  # the page of a notebook offers the notebook
-html_theme_options = {"top_of_page_buttons": ["view"], "source_view_link": "{filename}"}
+pygments_dark_style = "github-dark"
 mathjax_path = "mathjax/tex-svg-full.js"  # npm: mathjax@3, whole in one file: needs no network
 
 nb_execution_mode = "off"
@@ -44,9 +44,9 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
 autosummary_generate = True
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-autodoc_typehints_format = "short"
 autodoc_mock_imports = ["torch", "torchvision", "numpy", "matplotlib", "PIL", "safetensors", "tqdm", "ipywidgets"]
 autodoc_mock_imports += ["omegaconf", "yaml", "filelock", "papermill", "nbclient", "typer"]
 
@@ -85,9 +85,19 @@ def hide_set_up(text):
     return json.dumps(notebook, ensure_ascii=False, indent=1)
 
 
-def describe_parameters(app, what, name, obj, options, lines):
-    """A parameter's line is `name : what it is`; the types stand in the signature."""
-    lines[:] = re.sub(r"(?m)^(\s*)([\w*]+(?:, [\w*]+)*) : ", r"\1\2\n\1    ", "\n".join(lines)).split("\n")
+def as_text(app, what, name, obj, options, lines):
+    """Docstrings are plain text: `code` in single backticks, sections underlined, lists of `name : what it is`."""
+    parts = re.split(r"`+([^`]+)`+", "\n".join(lines))
+    parts[::2] = [re.sub(r"([*|\\])", r"\\\1", part) for part in parts[::2]]
+    parts[1::2] = [f"``{part}``\\ " for part in parts[1::2]]
+    text = re.sub(r"(?m)^( *)(\w+)\n *-{3,}$", r"\1.. rubric:: \2\n", "".join(parts))
+    item = r"(?m)^( *)((?:\\\*)*\w+(?:, (?:\\\*)*\w+)*) : "
+    lines[:] = re.sub(item, r"\1``\2``\n\1    ", text).split("\n")
+
+
+def shorten(app, what, name, obj, options, signature, result):
+    """Write `Tensor` for `torch.Tensor`."""
+    return tuple(text and text.replace("torch.Tensor", "Tensor") for text in (signature, result))
 
 
 def describe_pictures(render_image):
@@ -105,6 +115,9 @@ def describe_pictures(render_image):
 def setup(app):
     """Called by Sphinx."""
     gather()
-    app.connect("autodoc-process-docstring", describe_parameters, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", as_text)
+    app.connect("autodoc-process-signature", shorten)
     NbElementRenderer.render_image = describe_pictures(NbElementRenderer.render_image)
-    _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: self  # `Tensor | None` where there is no torch
+    # Stand-ins for torch and others know neither `Tensor | None`, nor that a decorator leaves a function one.
+    _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: Union[self, other]
+    _MockObject.__call__ = lambda self, *args, **settings: args[0] if args and inspect.isfunction(args[0]) else self

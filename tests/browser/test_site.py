@@ -1,19 +1,44 @@
-"""The site in Chromium, with every other address blocked: pictures, widths, errors, keyboard, and what is folded."""
+"""The pages that `make site` wrote, in Chromium with every other address blocked."""
 
+import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 
+from edm_lesson.course import find_notebooks
+
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "runs" / "browser" / "site"
-WIDTHS = {"desktop": 1280, "phone": 390}
+# A page's links, pictures, words outside code, and what of it is wrong.
+LOOK = """() => {
+    const all = query => [...document.querySelectorAll(query)];
+    const right = element => element.getBoundingClientRect().right;
+    const inside = element => element.closest('pre, .table-wrapper, mjx-container, aside, .visually-hidden, .sig');
+    return {
+        ids: all('[id]').map(element => element.id),
+        links: all('a[href]').map(element => element.href),
+        equations: all('mjx-container svg').length,
+        faults: [
+            ...all('article img').filter(image => !image.naturalWidth).map(image => `empty: ${image.outerHTML}`),
+            ...all('article img').filter(image => !image.alt.trim()).map(image => `no words: ${image.src}`),
+            ...all('[data-mml-node=merror], .math:not(:has(mjx-container))').map(math => `not set: ${math.outerHTML}`),
+            ...all('article *').filter(element => !inside(element) && right(element) > innerWidth + 1)
+                .map(element => `too wide: ${element.outerHTML.slice(0, 80)}`),
+            ...(document.documentElement.scrollWidth > innerWidth ? ['the page scrolls sideways'] : []),
+            ...(/\\$\\$|kernel connection|IPY_MODEL|model_id/.test(document.querySelector('article').innerText)
+                ? ['a raw equation or the stand-in of a widget'] : []),
+        ],
+    };
+}"""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     shutil.rmtree(SHOTS, ignore_errors=True)
     SHOTS.mkdir(parents=True)
+    assert (ROOT / "site" / "index.html").exists(), "make site builds the pages"
     return shutil.copytree(ROOT / "site", tmp_path_factory.mktemp("a site with ümläuts") / "site")
 
 
@@ -33,15 +58,15 @@ def open_page(site, browser):
             page.faults.append(f"asked for {route.request.url}")
             return route.abort()
 
-        def note_failure(request):
-            if request.failure != "net::ERR_ABORTED":  # whoever leaves a page cancels pictures that still load
-                page.faults.append(f"failed: {request.url}, {request.failure}")
-
         page.route("**/*", only_files)
         page.on("console", lambda message: page.faults.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: page.faults.append(str(error)))
-        page.on("requestfailed", note_failure)
-        page.goto((site / name).as_uri())
+        address, _, query = name.partition("?")
+        page.goto(f"{(site / address).as_uri()}?{query}" if query else (site / address).as_uri())
+        page.wait_for_function("!window.MathJax || MathJax.startup?.promise")
+        page.evaluate("window.MathJax && MathJax.startup.promise")
+        page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
+        page.wait_for_function("[...document.images].every(image => image.complete)")
         return page
 
     yield open_page
@@ -50,71 +75,61 @@ def open_page(site, browser):
 
 
 def names(site):
-    return sorted(path.name for path in site.glob("*.html"))
+    paths = [path.relative_to(site).as_posix() for path in site.rglob("*.html")]
+    return sorted(name for name in paths if not name.startswith(("_", "search", "genindex", "py-modindex")))
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_every_page_shows_its_pictures_and_equations_within_its_width_and_without_errors(site, open_page, width, theme):
-    found = {}
+def test_every_page_is_whole_and_every_link_leads_somewhere(site, open_page):
+    found, seen = {}, {}
     for name in names(site):
-        page = open_page(name, WIDTHS[width], theme)
-        page.evaluate("document.querySelectorAll('img').forEach(image => image.loading = 'eager')")
-        page.wait_for_function("[...document.images].every(image => image.complete)")
-        page.evaluate("document.fonts.ready")
-        faults = page.faults + page.evaluate(
-            """() => {
-                const inside = element => element.closest('pre, .wide, .equation, .side, .skip');
-                const right = element => element.getBoundingClientRect().right;
-                return [
-                    ...[...document.images].filter(image => !image.naturalWidth).map(image => `empty: ${image.src}`),
-                    ...[...document.querySelectorAll('body *')].filter(
-                        element => !inside(element) && right(element) > innerWidth + 1
-                    ).map(element => `too wide: ${element.outerHTML.slice(0, 80)}`),
-                    ...(document.documentElement.scrollWidth > innerWidth ? ['the page scrolls sideways'] : []),
-                    ...[...document.querySelectorAll('math')].filter(math => math.getBoundingClientRect().height < 10)
-                        .map(math => `not drawn: ${math.getAttribute('alttext')}`),
-                    ...(document.querySelector('math') && !document.fonts.check('16px Equations')
-                        ? ['the font of the equations is missing'] : []),
-                ];
-            }"""
-        )
-        if faults:
-            found[name] = faults
-        page.screenshot(path=SHOTS / f"{Path(name).stem}-{width}-{theme}.png", full_page=True)
+        page = open_page(name)
+        seen[name] = page.evaluate(LOOK)
+        found[name] = page.faults + seen[name]["faults"]
+        page.screenshot(path=SHOTS / f"{name.replace('/', '-')}.png", full_page=True)
         page.close()
-    assert not found
+    for name, page in seen.items():
+        for link in set(page["links"]):
+            address, fragment = urldefrag(link)
+            if urlsplit(address).scheme != "file":
+                continue
+            there = Path(unquote(urlsplit(address).path))
+            other = there.relative_to(site).as_posix()
+            if not there.is_file() or (fragment and other in seen and unquote(fragment) not in seen[other]["ids"]):
+                found[name].append(f"links to {other}#{fragment}, which is not there")
+    assert not {name: faults for name, faults in found.items() if faults}
+    pages = {f"notebooks/{path.stem}.html" for path in find_notebooks()}
+    assert pages | {"index.html", "api.html", "notebooks/notation.html", "api/edm_lesson.samplers.html"} <= set(seen)
+    assert sum(seen[name]["equations"] for name in pages) >= 30
 
 
-def test_the_keyboard_skips_to_the_text_unfolds_hints_and_goes_to_the_next_page(open_page):
-    page = open_page("01_noise_and_the_ideal_denoiser.html")
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the text"
-    page.keyboard.press("Enter")
-    assert page.evaluate("document.activeElement.tagName") == "MAIN"
-    hint = page.locator("main details").first
-    assert not hint.locator("p").first.is_visible()
+@pytest.mark.parametrize(("width", "theme"), [(1280, "dark"), (390, "light")])
+def test_a_notebook_and_the_notation_fit_a_phone_and_dark_pages_are_dark(open_page, width, theme):
+    for name in ["index", "notebooks/03_preconditioning", "notebooks/notation", "api/edm_lesson.samplers"]:
+        page = open_page(f"{name}.html", width, theme)
+        assert not page.faults + page.evaluate(LOOK)["faults"], name
+        color = "element => getComputedStyle(element).backgroundColor"
+        assert (page.locator("body").evaluate(color) == "rgb(255, 255, 255)") == (theme == "light")
+        for image in page.locator(".cell_output img").all()[:3]:
+            assert image.evaluate(color) == "rgb(255, 255, 255)", "figures are drawn on white"
+        page.screenshot(path=SHOTS / f"{name.replace('/', '-')}-{width}-{theme}.png")
+
+
+def test_a_solution_unfolds_and_the_next_page_follows(open_page):
+    page = open_page("notebooks/01_noise_and_the_ideal_denoiser.html")
+    hint = page.locator("article details").first
+    assert not hint.locator("p, pre").first.is_visible()
     hint.locator("summary").focus()
     page.keyboard.press("Enter")
-    assert hint.locator("p").first.is_visible()
-    page.locator("footer a[rel=next]").focus()
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/02_the_sigma_schedule.html")
+    assert hint.locator("p, pre").first.is_visible()
+    page.locator("a.next-page").click()
+    page.wait_for_url("**/02_*.html")
     assert not page.faults
 
 
-def test_a_phone_has_the_contents_in_a_menu_and_a_wide_table_scrolls_by_itself(open_page):
-    page = open_page("notation.html", 390)
-    assert not page.locator(".side").is_visible()
-    page.locator(".menu summary").click()
-    page.locator(".menu a", has_text="The sigma schedule").click()
-    page.wait_for_url("**/02_the_sigma_schedule.html")
-    page.go_back()
-    assert page.evaluate("[...document.querySelectorAll('.wide')].some(box => box.scrollWidth > box.clientWidth)")
-
-
-def test_the_dark_theme_is_dark_and_figures_stay_on_white(open_page):
-    page = open_page("00_tour.html", theme="dark")
-    colour = "element => getComputedStyle(element).backgroundColor"
-    assert page.locator("body").evaluate(colour) != "rgb(255, 255, 255)"
-    assert page.locator("main img").first.evaluate(colour) == "rgb(255, 255, 255)"
+@pytest.mark.parametrize(("words", "expected"), [("churn", "edm_sampler"), ("preconditioning", "03_preconditioning")])
+def test_the_search_finds_the_course_and_the_api(open_page, words, expected):
+    page = open_page(f"search.html?q={words}")
+    page.wait_for_selector("#search-results li a")
+    page.wait_for_function("/found/i.test(document.querySelector('.search-summary').innerText)")
+    links = page.evaluate("[...document.querySelectorAll('#search-results li a')].map(link => link.href)")
+    assert any(re.search(expected, link) for link in links), links
