@@ -49,6 +49,7 @@ site:
 		&& $(DOCS)/python -m pip install --quiet --group docs \
 		&& echo "$(WANTED)" > .venv-docs/.edm_lesson; \
 	fi
+	rm -rf site
 	$(DOCS)/python -m sphinx --fail-on-warning --keep-going --quiet docs site
 	@echo "Open site/index.html in a browser"
 

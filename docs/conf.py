@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Union
 
@@ -53,22 +54,20 @@ autodoc_mock_imports += ["omegaconf", "yaml", "filelock", "papermill", "nbclient
 
 def gather():
     """Lay the README, the notebooks and the data's description beside this file as they lie in the repository."""
+    for folder in ("api", "notebooks", "data"):
+        shutil.rmtree(HERE / folder, ignore_errors=True)
     for folder, wanted in {".": "README.md", "notebooks": "*.*", "data": "*.md", "data/pictures": "*.*"}.items():
-        (HERE / folder).mkdir(parents=True, exist_ok=True)
+        (HERE / folder).mkdir(exist_ok=True)
         for path in (ROOT / folder).glob(wanted):
-            text = path.read_text(encoding="utf-8") if path.suffix in (".md", ".ipynb") else None
+            content = path.read_bytes()
             if path.suffix == ".md":
-                text = re.sub(r"\]\(([^)#:]+)\)", lambda link: point(link, path.parent), text)
-            if path.suffix == ".ipynb":
-                text = hide_set_up(text)
-            there = HERE / folder / path.name
-            if text is None:
-                shutil.copyfile(path, there)
-            elif not there.exists() or there.read_text(encoding="utf-8") != text:
-                there.write_text(text, encoding="utf-8")  # only then does Sphinx read it again
+                content = re.sub(r"\]\(([^)#:]+)\)", partial(point, path.parent), content.decode()).encode()
+            elif path.suffix == ".ipynb":
+                content = json.dumps(hide_set_up(json.loads(content))).encode()
+            (HERE / folder / path.name).write_bytes(content)
 
 
-def point(link, folder):
+def point(folder, link):
     """What pages can't show, such as a folder of the package, is linked where the repository is."""
     path = (folder / link[1]).resolve()
     if path.suffix in (".md", ".ipynb", ".png") or not path.is_relative_to(ROOT):
@@ -76,13 +75,12 @@ def point(link, folder):
     return f"]({PROJECT['urls']['Repository']}/blob/v{PROJECT['version']}/{path.relative_to(ROOT).as_posix()})"
 
 
-def hide_set_up(text):
+def hide_set_up(notebook):
     """Fold the cells whose source JupyterLab hides."""
-    notebook = json.loads(text)
     for cell in notebook["cells"]:
         if cell["metadata"].get("jupyter", {}).get("source_hidden"):
-            cell["metadata"].setdefault("tags", []).append("hide-input")
-    return json.dumps(notebook, ensure_ascii=False, indent=1)
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
+    return notebook
 
 
 def as_text(app, what, name, obj, options, lines):
@@ -119,5 +117,5 @@ def setup(app):
     app.connect("autodoc-process-signature", shorten)
     NbElementRenderer.render_image = describe_pictures(NbElementRenderer.render_image)
     # Stand-ins for torch and others know neither `Tensor | None`, nor that a decorator leaves a function one.
-    _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: Union[self, other]
+    _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: Union[self, other]  # noqa: UP007
     _MockObject.__call__ = lambda self, *args, **settings: args[0] if args and inspect.isfunction(args[0]) else self
