@@ -1,4 +1,4 @@
-"""The command line: `edm-lesson train`, `sample`, `evaluate`, `sweep`, `course` and the rest: `edm-lesson --help`."""
+"""The command line: `edm-lesson train`, `sample`, `evaluate`, `course` and the rest: `edm-lesson --help`."""
 
 import json
 import signal
@@ -211,101 +211,58 @@ def sample(
 @app.command()
 def evaluate(
     checkpoint: Annotated[str, CHECKPOINT] = "lesson",
-    num_samples: Annotated[
-        int, typer.Option(help="Digits a seed; ratios of different numbers can't be compared.")
-    ] = 2000,
-    num_steps: Annotated[str, typer.Option(help="Steps, one number or several: 4,8,18,40.")] = "18",
     sampler: Annotated[str | None, SAMPLER] = None,
-    s_churn: Annotated[float, typer.Option("--S-churn", help="Amount of fresh noise (Algorithm 2).")] = 0.0,
-    seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
-    batch_size: Annotated[int | None, typer.Option(help="Images at a time; default: the fastest.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="JSON file; default: runs/evaluation/<checkpoint and settings>.json.")
-    ] = None,
-    device: Annotated[str | None, DEVICE] = None,
-):
-    """Measure the quality of a model's digits: Fréchet distance ratio, share recognised, memorisation.
-
-    Example: edm-lesson evaluate --checkpoint runs/lesson --num-steps 8,18
-    """
-    from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.checks import check_count
-    from edm_lesson.data import choose_device
-    from edm_lesson.evaluation import Judge, batch_size_for, check_digits, evaluate_steps, quality_table
-    from edm_lesson.training.run import describe_environment
-
-    steps = [parse_whole("--num-steps", part) for part in split(num_steps)]
-    check_count("seeds", seeds)
-    device = choose_device(device)
-    denoiser = load_denoiser(checkpoint, device)
-    check_digits(denoiser)
-    judge = Judge(num_samples, device=device)
-    column = sampler or denoiser.config.design.sampler
-    batch_size = batch_size_for(device) if batch_size is None else batch_size
-    results = evaluate_steps(denoiser, judge, steps, column, seeds=seeds, batch_size=batch_size, S_churn=s_churn)
-    print(quality_table(results, judge))
-    settings = f"{column}_steps{','.join(map(str, steps))}_churn{s_churn:g}_samples{num_samples}_seeds{seeds}"
-    out = out or Path("runs", "evaluation", f"{name_of(checkpoint)}_{settings}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    facts = {"checkpoint": checkpoint, "num_samples": num_samples, "sampler": column, "S_churn": s_churn}
-    facts |= {"real": judge.real, "results": results}
-    out.write_text(json.dumps({**facts, "environment": describe_environment(device)}, indent=2) + "\n")
-    print(f"Every seed's figures are in {out}")
-
-
-@app.command()
-def sweep(
-    checkpoint: Annotated[str, CHECKPOINT] = "lesson",
-    design: Annotated[str, typer.Option(help="Columns of Table 1: edm, vp, ve, iddpm.")] = "edm",
-    solver: Annotated[str | None, typer.Option(help="heun, euler or both; default: the design's.")] = None,
-    num_steps: Annotated[str, typer.Option(help="Numbers of steps.")] = "4,8,18,40",
-    sigma_max: Annotated[str | None, typer.Option(help="Highest noise levels; default: the design's.")] = None,
+    solver: Annotated[str | None, typer.Option(help="heun, euler or both; default: the sampler's.")] = None,
+    num_steps: Annotated[str, typer.Option(help="Numbers of steps.")] = "18",
+    sigma_max: Annotated[str | None, typer.Option(help="Highest noise levels; default: the sampler's.")] = None,
     rho: Annotated[str, typer.Option(help="Exponents of EDM's levels (Eq. 5).")] = "7",
     s_churn: Annotated[str, typer.Option("--S-churn", help="Amounts of fresh noise (Algorithm 2).")] = "0",
-    num_samples: Annotated[int, typer.Option(help="Digits a seed; ratios of different numbers differ.")] = 2000,
+    num_samples: Annotated[int, typer.Option(help="Digits per seed; ratios of other numbers differ.")] = 2000,
     seeds: Annotated[int, typer.Option(help="How many times to sample, each with other seeds.")] = 3,
     batch_size: Annotated[int | None, typer.Option(help="Images at a time; default: the fastest.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="CSV file, gone on with; default: runs/sweeps/<name of the checkpoint>.csv.")
-    ] = None,
+    out: Annotated[Path, typer.Option(help="CSV file of all models, gone on with.")] = Path("runs/evaluation.csv"),
+    plot: Annotated[Path | None, typer.Option(help="Draw the ratios, too: .png, .svg or .pdf.")] = None,
     device: Annotated[str | None, DEVICE] = None,
 ):
-    """Measure digits for all combinations of settings; stopped, it goes on where it was.
+    """Measure a model's digits: Fréchet distance ratio, share recognised, memorisation; stopped, it goes on.
 
-    Each setting takes one value or several.
+    Settings take one value or several; all their combinations are measured.
 
-    Example: edm-lesson sweep --solver heun,euler --num-steps 4,8,18,40
+    Example: edm-lesson evaluate --checkpoint runs/lesson --num-steps 4,8,18 --solver heun,euler
     """
     from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.checks import check_count
     from edm_lesson.data import choose_device
-    from edm_lesson.evaluation import Judge, batch_size_for, check_digits
-    from edm_lesson.evaluation.sweep import read_sweep, sweep_lines, sweep_points, sweep_table
-    from edm_lesson.evaluation.sweep import sweep as measure
-    from edm_lesson.plots import measured
+    from edm_lesson.evaluation import Judge, batch_size_for, check_draws_digits
+    from edm_lesson.evaluation.sweep import read_sweep, sweep, sweep_lines, sweep_points, sweep_table
 
-    points = sweep_points(
-        split(design),
-        split(solver) if solver else [None],
-        [parse_whole("--num-steps", part) for part in split(num_steps)],
-        [parse_number("--sigma-max", part) for part in split(sigma_max)] if sigma_max else [None],
-        [parse_number("--rho", part) for part in split(rho)],
-        [parse_number("--S-churn", part) for part in split(s_churn)],
-    )
-    check_count("seeds", seeds)
-    out = out or Path("runs", "sweeps", f"{name_of(checkpoint)}.csv")
+    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"--plot is {plot}; it must end in .png, .svg or .pdf.")
     read_sweep(out)  # what is wrong there is said before anything is measured
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
-    check_digits(denoiser)
+    check_draws_digits(denoiser)
+    points = sweep_points(
+        design=split(sampler) if sampler else [denoiser.config.design.sampler],
+        solver=split(solver) if solver else [None],
+        num_steps=numbers("--num-steps", num_steps, int),
+        sigma_max=numbers("--sigma-max", sigma_max) if sigma_max else [None],
+        rho=numbers("--rho", rho),
+        S_churn=numbers("--S-churn", s_churn),
+    )
     batch_size = batch_size_for(device) if batch_size is None else batch_size
+    settings = {"num_samples": num_samples, "seeds": seeds, "batch_size": batch_size, "checkpoint": checkpoint}
     with going_on():
-        rows = measure(denoiser, Judge(num_samples, device=device), points, out, seeds, batch_size)
+        rows = sweep(denoiser, lambda n: Judge(n, device=device), points, out, **settings)
     print(sweep_table(rows))
-    x, lines = sweep_lines(rows)
-    label = "network evaluations" if x == "nfe" else x
-    measured(lines, label, "distance ratio", x == "nfe", True).savefig(out.with_suffix(".png"))
-    print(f"Every seed's figures are in {out}, their picture in {out.with_suffix('.png')}")
+    print(f"Every seed's figures are in {out}")
+    if plot:
+        from edm_lesson.plots import measured
+
+        x, lines = sweep_lines(rows)
+        plot.parent.mkdir(parents=True, exist_ok=True)
+        label = "network evaluations" if x == "nfe" else x
+        measured(lines, label, "distance ratio", x == "nfe", True).savefig(plot)
+        print(f"{plot} shows the ratios")
 
 
 @app.command()
@@ -313,12 +270,8 @@ def study(
     name: Annotated[str, typer.Argument(help="ablation (the paper's Table 2 on MNIST) or choices (MNIST's own).")],
     only: Annotated[str | None, typer.Option(help="Rows, such as A,D; default: all.")] = None,
     seeds: Annotated[int, typer.Option(help="How many times to train each row, each with another seed.")] = 1,
-    images: Annotated[
-        int | None, typer.Option(help="Train each on so many images; default: the study's own number.")
-    ] = None,
-    num_samples: Annotated[
-        int, typer.Option(help="Digits a run; ratios of different numbers can't be compared.")
-    ] = 2000,
+    images: Annotated[int | None, typer.Option(help="Train each on so many images; default: the study's own.")] = None,
+    num_samples: Annotated[int, typer.Option(help="Digits per run; ratios of other numbers differ.")] = 2000,
     status: Annotated[bool, typer.Option("--status", help="Only say what is done and what is missing.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder, gone on with; default: runs/studies/<name>.")] = None,
     device: Annotated[str | None, DEVICE] = None,
@@ -332,15 +285,14 @@ def study(
     from edm_lesson.plots import compared
 
     chosen, out = load_study(name, images), out or Path("runs", "studies", name)
-    rows = split(only) if only else None
+    rows = split(only) if only else list(chosen.rows)
     check_study(chosen, rows, seeds, num_samples)
     print(study_table(chosen, results_of(chosen, out, seeds, num_samples), seeds))
     if status:
         return
+    settings = {"seeds": seeds, "num_samples": num_samples, "device": device}
     with going_on():
-        results = run_study(
-            chosen, lambda count: Judge(count, device=device), out, rows, seeds, num_samples, device=device
-        )
+        results = run_study(chosen, lambda n: Judge(n, device=device), out, rows, **settings)
     print(study_table(chosen, results, seeds))
     ratios = {row: [found["distance_ratio"] for found in results if found["row"] == row] for row in chosen.rows}
     label = f"distance ratio after {chosen.images:,} images"
@@ -358,24 +310,14 @@ def train_classifier(
 
     Example: edm-lesson train-classifier --out data/pretrained/digit-classifier.safetensors
     """
+    from edm_lesson import evaluation
     from edm_lesson.data import choose_device, load_images
-    from edm_lesson.evaluation import in_batches, save_classifier
-    from edm_lesson.evaluation import train_classifier as train_on
 
-    device = choose_device(device)
-    classifier = train_on(load_images("mnist", device=device), epochs)
-    test = load_images("mnist", "test", device=device)
-    accuracy = (in_batches(classifier, test.pixels).argmax(dim=1) == test.labels).double().mean().item()
-    save_classifier(classifier, out, test_accuracy=accuracy, epochs=epochs)
+    train, test = (load_images("mnist", split, device=choose_device(device)) for split in ("train", "test"))
+    classifier = evaluation.train_classifier(train, epochs)
+    accuracy = evaluation.accuracy(classifier, test)
+    evaluation.save_classifier(classifier, out, test_accuracy=accuracy, epochs=epochs)
     print(f"{out} reads {accuracy:.2%} of the test digits")
-
-
-def name_of(checkpoint):
-    """What files about a checkpoint are named after: the model of the course, the run's folder, or the file."""
-    path = Path(checkpoint)
-    if path.suffix != ".safetensors":
-        return path.name
-    return (path.parent.name or path.stem) if path.stem.startswith(("checkpoint", "denoiser")) else path.stem
 
 
 @contextmanager
@@ -393,19 +335,16 @@ def split(text):
     return [part.strip() for part in text.split(",")]
 
 
-def parse_number(option, text):
-    """A number as typed after `option`. Raises `ValueError` for anything else."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{option} is {text!r}; write numbers, such as 7 or 3,5,7.") from None
-
-
-def parse_whole(option, text):
-    """A whole number as typed after `option`. Raises `ValueError` for anything else."""
-    if not text.strip().isdigit():
-        raise ValueError(f"{option} is {text!r}; write whole numbers, such as 18 or 4,8,18,40.")
-    return int(text)
+def numbers(option, text, kind=float):
+    """The numbers typed after `option`, such as 7 or 4,8,18."""
+    found = []
+    for part in split(text):
+        try:
+            found.append(kind(part))
+        except ValueError:
+            whole = "whole " if kind is int else ""
+            raise ValueError(f"{option} is {part!r}; write {whole}numbers, such as 7 or 4,8,18.") from None
+    return found
 
 
 def parse_labels(text):

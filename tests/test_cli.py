@@ -9,7 +9,8 @@ from PIL import Image
 
 from edm_lesson import cli, data
 from edm_lesson.data import Images
-from edm_lesson.evaluation import judge as evaluation
+from edm_lesson.evaluation import judge, load_classifier
+from edm_lesson.evaluation.sweep import read_sweep
 
 SETTINGS = ["training.images=320", "training.log_every=160", "training.sample_every=0"]
 TINY = ["--config", "smoke", "--device", "cpu", *[part for setting in SETTINGS for part in ("--set", setting)]]
@@ -219,48 +220,38 @@ def test_impossible_training_is_refused_in_one_sentence(run, tmp_path, arguments
 def few_digits(monkeypatch, mnist):
     """MNIST cut to 1,000 digits where quality is measured, so that measuring takes a second."""
     few = Images(mnist.pixels[:1000], mnist.labels[:1000])
-    for module in (evaluation, data):
+    for module in (judge, data):
         monkeypatch.setattr(module, "load_images", lambda name, split="train", **_: few)
 
 
 def test_quality_is_measured_shown_and_kept(run, tmp_path, few_digits):
-    out = tmp_path / "quality" / "lesson.json"
+    out = tmp_path / "quality" / "lesson.csv"
     code, text, error = run(
         "evaluate", "--device", "cpu", "--num-samples", 20, "--num-steps", "1,2", "--seeds", 2, "--out", out
     )
     assert code == 0, error
-    kept = json.loads(out.read_text())
-    assert [(row["num_steps"], row["nfe"], row["seed"]) for row in kept["results"]] == [
-        (1, 1, 0), (1, 1, 1), (2, 3, 0), (2, 3, 1),
-    ]  # fmt: skip
+    *kept, real = read_sweep(out)
+    assert [(row["num_steps"], row["nfe"], row["seed"]) for row in kept] == [(1, 1, 0), (2, 3, 0), (1, 1, 1), (2, 3, 1)]
     for name in ("distance_ratio", "recognised", "nearest", "copies", "class_shares"):
-        assert name in kept["results"][0]
-        assert name in kept["real"]
-    middle = sum(row["distance_ratio"] for row in kept["results"][:2]) / 2
+        assert kept[0][name] is not None
+        assert real[name] is not None
+    middle = (kept[0]["distance_ratio"] + kept[2]["distance_ratio"]) / 2
     assert f"{middle:.2f} ±" in text
     assert "real" in text
 
 
-def test_measurements_with_other_settings_go_to_other_files(run, tmp_path, few_digits, monkeypatch):
+def test_the_course_s_model_and_a_run_of_its_name_keep_their_own_rows(run, tmp_path, few_digits, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    assert run("train", *TINY, "--out", "runs/lesson")[0] == 0
     common = ["evaluate", "--device", "cpu", "--num-samples", 4, "--num-steps", 1, "--seeds", 1]
-    for settings in ([], ["--S-churn", 10], ["--sampler", "vp"], ["--num-steps", "1,2"], ["--seeds", 2]):
+    for checkpoint in ("lesson", "runs/lesson"):
+        assert run(*common, "--checkpoint", checkpoint)[0] == 0
+    for settings in (["--S-churn", 10], ["--sampler", "vp"], ["--num-steps", "1,2"], ["--seeds", 2]):
         assert run(*common, *settings)[0] == 0
-    assert len(list((tmp_path / "runs" / "evaluation").iterdir())) == 5
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "name"),
-    [
-        ("lesson", "lesson"),
-        ("runs/v1.5", "v1.5"),
-        ("runs/mine/checkpoint.previous.safetensors", "mine"),
-        ("denoiser.safetensors", "denoiser"),
-        ("kept/good.safetensors", "good"),
-    ],
-)
-def test_files_about_a_checkpoint_are_named_after_what_it_is(checkpoint, name):
-    assert cli.name_of(checkpoint) == name
+    rows = read_sweep(tmp_path / "runs" / "evaluation.csv")
+    assert [row["checkpoint"] for row in rows].count("runs/lesson") == 1
+    assert len({row["weights"] for row in rows}) == 3, "two models, and real digits"
+    assert len(rows) == 1 + 1 + 1 + 4, "what was measured before is not measured again"
 
 
 @pytest.mark.parametrize(
@@ -269,11 +260,12 @@ def test_files_about_a_checkpoint_are_named_after_what_it_is(checkpoint, name):
         (["--num-steps", "4,many"], "--num-steps is 'many'"),
         (["--num-samples", "1"], "num_samples is 1"),
         (["--seeds", "0"], "seeds is 0"),
+        (["--sampler", "ddim"], "sampler is 'ddim'"),
         (["--checkpoint", "nowhere"], "There is no checkpoint nowhere"),
     ],
 )
 def test_impossible_measurements_are_refused_in_one_sentence(run, tmp_path, few_digits, arguments, expected):
-    common = ["evaluate", "--device", "cpu", "--num-samples", 4, "--out", tmp_path / "x.json"]
+    common = ["evaluate", "--device", "cpu", "--num-samples", 4, "--out", tmp_path / "x.csv"]
     code, _, message = run(*common, *arguments)
     assert code not in (0, None)
     assert expected in message
@@ -286,7 +278,7 @@ def test_the_classifier_is_trained_by_one_command(run, tmp_path, few_digits):
     code, text, error = run("train-classifier", "--epochs", 3, "--device", "cpu", "--out", out)
     assert code == 0, error
     assert "of the test digits" in text
-    assert evaluation.load_classifier(out).training is False
+    assert load_classifier(out).training is False
 
 
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands]

@@ -1,15 +1,16 @@
 """Studies: what is trained, that a stopped one goes on without training twice, and what the table says."""
 
 import csv
-import json
 
 import pytest
 
 from edm_lesson import LessonError
 from edm_lesson.config import load_config
+from edm_lesson.data import data_folder
 from edm_lesson.designs import build_denoiser, build_loss
 from edm_lesson.evaluation import study as studies
 from edm_lesson.evaluation.study import Study, load_study, results_of, run_study, study_names, study_table
+from edm_lesson.evaluation.table import TableFile
 from edm_lesson.losses import EDMLoss, VPLoss
 from edm_lesson.preconditioning import EDMPrecond, VPPrecond
 
@@ -85,18 +86,20 @@ def test_each_row_is_trained_and_measured_once_a_seed(tmp_path):
     assert {found["images"] for found in results} == {64}
     assert {found["nfe"] for found in results} == {3}
     assert go(tmp_path, seeds=2) == results
+    assert results_of(TINY, tmp_path, num_samples=4, num_steps=2) == results
     assert Level.calls == 4, "nothing is measured twice"
     with open(tmp_path / "tiny.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == studies.COLUMNS
-    assert [float(row["distance_ratio"]) for row in rows] == pytest.approx([x["distance_ratio"] for x in results])
+    assert tuple(rows[0]) == studies.study_file(TINY, tmp_path).columns
+    ratios = sorted(found["distance_ratio"] for found in results)
+    assert sorted(float(row["distance_ratio"]) for row in rows) == pytest.approx(ratios)
 
 
 def test_each_seed_is_trained_and_sampled_with_its_own(tmp_path, monkeypatch):
-    sampled, measure = [], studies.evaluate_seed
+    sampled, measure = [], studies.evaluate
     monkeypatch.setattr(
         studies,
-        "evaluate_seed",
+        "evaluate",
         lambda denoiser, judge, seed, **settings: (
             sampled.append((denoiser.config.training.seed, seed)) or measure(denoiser, judge, seed, **settings)
         ),
@@ -106,18 +109,18 @@ def test_each_seed_is_trained_and_sampled_with_its_own(tmp_path, monkeypatch):
 
 
 def test_the_file_is_written_after_every_run_and_keeps_all_seeds(tmp_path, monkeypatch):
-    written, write = [], studies.write_table
+    written, write = [], TableFile.add
 
-    def look(study, folder):
-        write(study, folder)
-        written.append(len((folder / "tiny.csv").read_text().splitlines()) - 1)
+    def look(file, row):
+        write(file, row)
+        written.append(len(file.path.read_text().splitlines()) - 1)
 
-    monkeypatch.setattr(studies, "write_table", look)
+    monkeypatch.setattr(TableFile, "add", look)
     go(tmp_path, seeds=2)
-    assert written == [1, 2, 3, 4, 4]
+    assert written == [1, 2, 3, 4]
     go(tmp_path, rows=["A"], seeds=1)
-    assert written[-1] == 4, "what other seeds and rows have is kept"
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["tiny.csv"]
+    assert len(results_of(TINY, tmp_path, num_samples=4, num_steps=2)) == 4, "what other seeds and rows have is kept"
+    assert [path.name for path in tmp_path.glob("[!.]*") if path.is_file()] == ["tiny.csv"]
 
 
 def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypatch):
@@ -137,7 +140,7 @@ def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypa
         patch.setattr(studies, "Trainer", Stopping)
         with pytest.raises(KeyboardInterrupt):
             go(tmp_path / "stopped")
-    assert results_of(TINY, tmp_path / "stopped", 1) == []
+    assert results_of(TINY, tmp_path / "stopped", 1, 4, 2) == []
     assert "missing" in study_table(TINY, [])
     monkeypatch.setattr(studies, "Trainer", Watched)
     again = go(tmp_path / "stopped")
@@ -157,28 +160,51 @@ def test_rows_can_be_chosen_and_the_table_says_what_is_missing(tmp_path):
         go(tmp_path, rows=["C"])
 
 
-def test_results_with_other_settings_are_not_mixed_in(tmp_path):
-    go(tmp_path, rows=["A"])
+def test_results_with_other_settings_are_not_mixed_in(tmp_path, monkeypatch):
+    (before,) = go(tmp_path, rows=["A"])
     with pytest.raises(LessonError, match=r"other settings than row 'A' has with 128 images"):
         go(tmp_path, study=Study("tiny", "smoke", 128, TINY.rows))
-    path = tmp_path / "A" / "seed0" / "result.json"
-    assert json.loads(path.read_text())["environment"]["device"] == "cpu"
-    with pytest.raises(LessonError, match="was measured with num_samples 4, not 8"):
-        go(tmp_path, num_samples=8)
-    with pytest.raises(LessonError, match="was measured with num_steps 2, not 3"):
-        go(tmp_path, num_steps=3)
     assert not (tmp_path / "B_2").exists(), "it is said before the other row is trained"
-    path.rename(tmp_path / "A" / "seed0" / "old.json")
-    assert go(tmp_path, rows=["A"], num_samples=8)[0]["num_samples"] == 8, "measured anew, without training"
+    trained = (tmp_path / "A" / "seed0" / "metrics.jsonl").read_bytes()
+    for changed in ({"num_samples": 8}, {"num_steps": 3}):
+        (found,) = go(tmp_path, rows=["A"], **changed)
+        assert found.items() >= changed.items()
+    assert (tmp_path / "A" / "seed0" / "metrics.jsonl").read_bytes() == trained, "measured anew, without training"
+    assert results_of(TINY, tmp_path, 1, 4, 2) == [before]
 
 
-def test_a_damaged_result_is_told_and_kept(tmp_path):
+def test_a_study_of_the_version_before_is_gone_on_with(tmp_path):
+    go(tmp_path)
+    path = tmp_path / "tiny.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    old = ["study", "row", "seed", "images", "parameters", "num_samples", "num_steps", "nfe"]
+    old += ["distance_ratio", "recognised", "nearest", "copies", "seconds"]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, old, lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(rows[0])
+    Level.calls = 0
+    assert [found["row"] for found in go(tmp_path)] == ["A", "B 2"]
+    assert Level.calls == 1
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_the_results_that_come_with_the_course_are_read(name):
+    study = load_study(name)
+    results = results_of(study, data_folder() / "results")
+    assert len(results) >= 3 * len(study.rows)
+    assert "missing" not in study_table(study, results, 3)
+
+
+def test_a_damaged_table_is_told_and_kept(tmp_path):
     go(tmp_path, rows=["A"])
-    path = tmp_path / "A" / "seed0" / "result.json"
-    path.write_text(path.read_text()[:100])
-    with pytest.raises(LessonError, match=r"result.json is damaged .* move .* away to measure the run anew"):
+    path = tmp_path / "tiny.csv"
+    path.write_text(path.read_text() + "tiny,A,1\n")
+    text = path.read_text()
+    with pytest.raises(LessonError, match=r"tiny.csv holds no such measurements \(line 3 has too few"):
         go(tmp_path)
-    assert len(path.read_text()) == 100
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize(

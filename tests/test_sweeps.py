@@ -1,14 +1,16 @@
 """Sweeps: what is measured, that a stopped one goes on without measuring twice, and what the table and picture say."""
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from edm_lesson import LessonError, evaluation
+from edm_lesson.data import data_folder
 from edm_lesson.designs import DESIGNS
-from edm_lesson.evaluation import sweep as sweeps
-from edm_lesson.evaluation.sweep import read_sweep, sweep, sweep_lines, sweep_points, sweep_table
+from edm_lesson.evaluation.sweep import read_sweep, sweep, sweep_file, sweep_lines, sweep_points, sweep_table
+from edm_lesson.evaluation.table import MEASURES
 from edm_lesson.ideal import GaussianDenoiser
 from edm_lesson.samplers import edm_sampler
 from edm_lesson.samplers.images import SeededNoise
@@ -34,6 +36,7 @@ class Spread:
 
     def __init__(self):
         self.calls = 0
+        self.real = {"distance_ratio": 1.0, "recognised": 0.975, "nearest": 5.0, "copies": 0.01}
 
     def __call__(self, pixels):
         self.calls += 1
@@ -41,8 +44,23 @@ class Spread:
         return {"distance_ratio": ratio, "recognised": 0.5, "nearest": 1.0, "copies": 0.0}
 
 
+def go(denoiser, judge, points, path, **settings):
+    """The rows of a sweep, real digits left out, that were measured or are in the file `path`."""
+    settings = {"seeds": 1, "num_samples": judge.count, "progress": False, **settings}
+    *rows, real = sweep(denoiser, lambda count: judge, points, path, **settings)
+    assert (real["weights"], real["distance_ratio"]) == ("real", 1)
+    return rows
+
+
+def samples_in(path):
+    """The rows of samples in a file."""
+    return [row for row in read_sweep(path) if row["weights"] != "real"]
+
+
 def test_points_are_all_combinations_with_what_each_design_leaves_open():
-    points = sweep_points(("edm", "vp"), (None, "euler"), (4, 8), (None, 20.0), (5.0, 7.0))
+    points = sweep_points(
+        design=("edm", "vp"), solver=(None, "euler"), num_steps=(4, 8), sigma_max=(None, 20.0), rho=(5.0, 7.0)
+    )
     edm, vp = ([point for point in points if point["design"] == name] for name in ("edm", "vp"))
     assert len(edm) == 2 * 2 * 2 * 2
     assert len(vp) == 2 * 2, "VP solves by Euler's steps anyway, and has no rho"
@@ -61,7 +79,7 @@ def test_unknown_words_are_refused_with_those_that_exist(wrong):
 def test_rows_hold_what_the_sampler_gives(tmp_path):
     denoiser, judge = Gaussian(), Spread()
     points = sweep_points(num_steps=(3, 6), solver=("heun", "euler"))
-    rows = sweep(denoiser, judge, points, tmp_path / "x.csv", seeds=2, progress=False)
+    rows = go(denoiser, judge, points, tmp_path / "x.csv", seeds=2)
     assert len(rows) == judge.calls == 8
     assert [row["nfe"] for row in rows[:4]] == [5, 11, 3, 6]
     assert [row["seed"] for row in rows] == [0] * 4 + [1] * 4
@@ -76,12 +94,12 @@ def test_every_setting_reaches_the_sampler(tmp_path):
     changed = {}
     for name, value in {**settings, "design": "vp", "seed": 0}.items():
         points = sweep_points(**({} if name == "seed" else {name: [value]}))
-        (row,) = sweep(Gaussian(), Spread(), points, tmp_path / f"{name}.csv", seeds=1, progress=False)
+        (row,) = go(Gaussian(), Spread(), points, tmp_path / f"{name}.csv")
         changed[name] = row["distance_ratio"]
     assert len(set(changed.values())) == len(changed), "two settings gave the same samples"
 
     points = sweep_points(**{name: [value] for name, value in settings.items()})
-    (row,) = sweep(Gaussian(), Spread(), points, tmp_path / "all.csv", seeds=1, progress=False)
+    (row,) = go(Gaussian(), Spread(), points, tmp_path / "all.csv")
     noise = SeededNoise(range(8))
     samples = DESIGNS["edm"].sample(Gaussian(), noise.latents((1, 4, 4)), randn_like=noise.randn_like, **settings)
     assert row["distance_ratio"] == pytest.approx(samples.clamp(-1, 1).std().item() / 0.5, abs=0.01)
@@ -99,17 +117,17 @@ def test_network_evaluations_are_those_that_a_sample_costs(tmp_path):
     for point in sweep_points(design=DESIGNS, solver=("heun", "euler"), num_steps=(1, 4)):
         Counting.calls = 0
         path = tmp_path / "_".join(map(str, (point["design"], point["solver"], f"{point['num_steps']}.csv")))
-        (row,) = sweep(Counting(), Spread(), [point], path, seeds=1, batch_size=8, progress=False)
+        (row,) = go(Counting(), Spread(), [point], path, batch_size=8)
         assert row["nfe"] == Counting.calls, point
 
 
 def test_a_row_that_was_cut_off_is_measured_again(tmp_path):
     path, points, judge = tmp_path / "x.csv", sweep_points(num_steps=(1, 2)), Spread()
-    rows = sweep(Gaussian(), judge, points, path, seeds=1, progress=False)
+    rows = go(Gaussian(), judge, points, path)
     whole = path.read_text()
-    path.write_text(whole[:-9])
-    assert len(read_sweep(path)) == 1
-    again = sweep(Gaussian(), judge, points, path, seeds=1, progress=False)
+    path.write_text(whole[: whole.rindex("real,") - 9])
+    assert len(samples_in(path)) == 1
+    again = go(Gaussian(), judge, points, path)
     assert judge.calls == 3
     assert [row["distance_ratio"] for row in again] == pytest.approx([row["distance_ratio"] for row in rows])
     assert path.read_text().count("\n") == whole.count("\n")
@@ -121,11 +139,11 @@ def test_two_sweeps_into_one_file_both_keep_their_rows(tmp_path):
     class Meanwhile(Spread):
         def __call__(self, pixels):
             if self.calls == 0:
-                sweep(Gaussian(), Spread(), sweep_points(num_steps=(2, 3)), path, seeds=1, progress=False)
+                go(Gaussian(), Spread(), sweep_points(num_steps=(2, 3)), path)
             return super().__call__(pixels)
 
-    sweep(Gaussian(), Meanwhile(), points, path, seeds=1, progress=False)
-    assert sorted(row["num_steps"] for row in read_sweep(path)) == [1, 2, 3], "each once, though 2 was measured twice"
+    go(Gaussian(), Meanwhile(), points, path)
+    assert sorted(row["num_steps"] for row in samples_in(path)) == [1, 2, 3], "each once, though 2 was measured twice"
 
 
 @pytest.mark.parametrize("wrong", [{"rho": [7, -1]}, {"num_steps": [0]}, {"S_churn": [-1.0]}, {"sigma_max": [0.0]}])
@@ -146,64 +164,111 @@ def test_a_stopped_sweep_goes_on_and_measures_nothing_twice(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Spread, "__call__", stop)
         with pytest.raises(KeyboardInterrupt):
-            sweep(Gaussian(), judge, points, path, seeds=1, progress=False)
-    assert len(read_sweep(path)) == 2
-    rows = sweep(Gaussian(), judge, points, path, seeds=1, progress=False)
+            go(Gaussian(), judge, points, path)
+    assert len(samples_in(path)) == 2
+    rows = go(Gaussian(), judge, points, path)
     assert judge.calls == 3
-    straight = sweep(Gaussian(), Spread(), points, tmp_path / "y.csv", seeds=1, progress=False)
+    straight = go(Gaussian(), Spread(), points, tmp_path / "y.csv")
     for row, other in zip(rows, straight, strict=True):
         assert row["distance_ratio"] == pytest.approx(other["distance_ratio"], rel=1e-9)
 
-    sweep(Gaussian(), judge, sweep_points(num_steps=(3, 4)), path, seeds=1, progress=False)
+    go(Gaussian(), judge, sweep_points(num_steps=(3, 4)), path)
     assert judge.calls == 4, "only 4 steps are new"
-    sweep(Gaussian(0.4), judge, sweep_points(num_steps=(3,)), path, seeds=1, progress=False)
+    go(Gaussian(0.4), judge, sweep_points(num_steps=(3,)), path)
     assert judge.calls == 5, "other weights are measured anew"
-    assert len(read_sweep(path)) == 5
+    assert len(samples_in(path)) == 5
 
 
 def test_the_file_is_a_tidy_table(tmp_path):
-    sweep(Gaussian(), Spread(), sweep_points(design=("vp",)), tmp_path / "x.csv", seeds=1, progress=False)
+    go(Gaussian(), Spread(), sweep_points(design=("vp",)), tmp_path / "x.csv")
     with open(tmp_path / "x.csv", newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert tuple(row) == (*sweeps.KEY, *sweeps.MEASURED)
+        row, real = csv.DictReader(file)
+    assert tuple(row) == sweep_file("x.csv").columns
+    assert (real["weights"], real["num_samples"], real["solver"], real["distance_ratio"]) == ("real", "8", "", "1")
     assert (row["design"], row["solver"], row["num_steps"], row["rho"], row["nfe"]) == ("vp", "euler", "18", "", "18")
+
+
+OLD_HEADINGS = (
+    "weights,num_samples,design,solver,num_steps,sigma_max,rho,S_churn,seed,"
+    "nfe,distance_ratio,recognised,nearest,copies,seconds\n"
+)
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "a,b\n1,2\n", "\x00\x01", "weights\n1\n", f"{sweeps.HEADINGS}a,8\n", f"{sweeps.HEADINGS}{'1,' * 15}1\n"],
+    ["", "a,b\n1,2\n", "\x00\x01", "weights\n1\n", f"{OLD_HEADINGS}a,8\n", f"{OLD_HEADINGS}{'1,' * 15}1\n"],
 )
 def test_another_file_is_refused_and_kept(tmp_path, text):
     path = tmp_path / "x.csv"
     path.write_text(text)
-    with pytest.raises(LessonError, match="holds no sweep"):
-        sweep(Gaussian(), Spread(), sweep_points(), path, progress=False)
+    with pytest.raises(LessonError, match="holds no such measurements"):
+        go(Gaussian(), Spread(), sweep_points(), path)
     assert path.read_text() == text
 
 
-def test_the_picture_can_t_take_the_place_of_the_figures(tmp_path):
-    with pytest.raises(LessonError, match=r"kept in a .csv file, with its picture beside it; .*x.png is none"):
-        sweep(Gaussian(), Spread(), sweep_points(), tmp_path / "x.png", progress=False)
+def test_a_picture_can_t_take_the_place_of_the_figures(tmp_path):
+    with pytest.raises(LessonError, match=r"kept in a .csv file; .*x.png is none"):
+        go(Gaussian(), Spread(), sweep_points(), tmp_path / "x.png")
 
 
-def test_the_command_measures_goes_on_and_says_what_is_wrong_first(run, tmp_path, monkeypatch, make_denoiser):
+def test_files_of_the_version_before_are_read_and_gone_on_with(tmp_path):
+    path = tmp_path / "x.csv"
+    (row,) = go(Gaussian(), Spread(), sweep_points(num_steps=(1,)), path)
+    cells = ",".join(f"{row[name]:.10g}" if name not in ("weights", "design", "solver") else row[name] for name in
+                     OLD_HEADINGS.strip().split(","))  # fmt: skip
+    path.write_text(f"{OLD_HEADINGS}{cells}\n")
+    judge = Spread()
+    assert [row["num_steps"] for row in go(Gaussian(), judge, sweep_points(num_steps=(1, 2)), path)] == [1, 2]
+    assert judge.calls == 1, "one step is in the file"
+    old = read_sweep(path)[0]
+    assert (old["checkpoint"], old["as_asked"]) == ("", None)
+    assert old["distance_ratio"] == pytest.approx(row["distance_ratio"])
+
+    shipped = read_sweep(data_folder() / "results" / "sweep.csv")
+    assert len(shipped) > 50
+    assert all(row["num_samples"] == 2000 and row["distance_ratio"] > 1 for row in shipped)
+
+
+def test_rows_that_are_added_at_the_same_time_are_all_kept(tmp_path):
+    def add(number):
+        sweep_file(tmp_path / "x.csv").add({"weights": "w", "seed": number, "distance_ratio": 1.0})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add, range(24)))
+    assert sorted(row["seed"] for row in read_sweep(tmp_path / "x.csv")) == list(range(24))
+
+
+def test_models_with_the_same_name_share_a_file_and_no_row(tmp_path):
+    path, points, judge = tmp_path / "x.csv", sweep_points(num_steps=(1,)), Spread()
+    go(Gaussian(0.5), judge, points, path, checkpoint="lesson")
+    go(Gaussian(0.4), judge, points, path, checkpoint="runs/lesson")
+    assert [row["checkpoint"] for row in samples_in(path)] == ["lesson", "runs/lesson"]
+
+
+def test_the_command_measures_goes_on_and_says_what_is_wrong_first(run, tmp_path, monkeypatch):
     judge, path = Spread(), tmp_path / "x.csv"
     monkeypatch.setattr(evaluation, "Judge", lambda count, device: judge)
     settings = ("--num-samples", 8, "--seeds", 2, "--out", path, "--device", "cpu")
-    code, text, error = run("sweep", "--num-steps", "1,2", "--design", "edm,vp", *settings)
+    code, text, error = run(
+        "evaluate", "--num-steps", "1,2", "--sampler", "edm,vp", *settings, "--plot", tmp_path / "p" / "x.png"
+    )
     assert code == 0, error
     assert judge.calls == 8
-    assert text.count("±") == 8
-    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
-    assert run("sweep", "--num-steps", "2", "--design", "vp", *settings)[0] == 0
-    assert judge.calls == 8, "the file has all that"
+    assert text.count("±") == 4 * len(MEASURES[:4])
+    assert [line.split()[0] for line in text.splitlines()[:6]] == ["design", "edm", "edm", "vp", "vp", "real"]
+    assert (tmp_path / "p" / "x.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(evaluation, "Judge", None)  # the file has all that, so nobody is asked to judge
+    assert run("evaluate", "--num-steps", "2", "--sampler", "vp", *settings)[0] == 0
     for words, *wrong in [
         ("rho is -1.0", "--rho", "7,-1"),
+        ("sampler is 'ddim'; it must be one of", "--sampler", "edm,ddim"),
+        ("solver is 'rk4'; it must be one of", "--solver", "rk4"),
+        ("num_steps is 0", "--num-steps", "4,0"),
         ("seeds is 0", "--seeds", 0),
         ("x.png is none", "--out", tmp_path / "x.png"),
+        ("--plot is x.jpeg; it must end in", "--plot", "x.jpeg"),
     ]:
-        assert words in run("sweep", *settings, *wrong)[2]
-    assert judge.calls == 8
+        assert words in run("evaluate", *settings, *wrong)[2]
 
 
 def rows_of(ratios, **settings):
@@ -211,16 +276,19 @@ def rows_of(ratios, **settings):
     point |= {"S_churn": 0.0, "num_steps": 18, **settings}
     nfe = 2 * point["num_steps"] - 1
     return [
-        {**point, "seed": seed, "nfe": nfe, "distance_ratio": r, "recognised": 0.5} for seed, r in enumerate(ratios)
+        {**point, "seed": seed, "nfe": nfe, "distance_ratio": r, "recognised": 0.5, "as_asked": None}
+        for seed, r in enumerate(ratios)
     ]
 
 
 def test_the_table_gives_mean_and_spread_of_the_seeds():
-    text = sweep_table(rows_of([2.0, 4.0], num_steps=4) + rows_of([1.0, 1.5], num_steps=8))
+    real = {"weights": "real", "num_samples": 8, "distance_ratio": 1.0, "recognised": 0.975, "as_asked": 0.99}
+    text = sweep_table(rows_of([2.0, 4.0], num_steps=4) + rows_of([1.0, 1.5], num_steps=8) + [real])
     assert [line.split() for line in text.splitlines()] == [
         ["num_steps", "NFE", "distance", "ratio", "recognised"],
         ["4", "7", "3.00", "±", "1.00", "50.0", "±", "0.0", "%"],
         ["8", "15", "1.25", "±", "0.25", "50.0", "±", "0.0", "%"],
+        ["real", "1.00", "97.5", "%"],
     ]
 
 

@@ -1,19 +1,22 @@
 """The digit classifier whose features are compared."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_tensors, save_tensors
-from edm_lesson.data import data_folder
+from edm_lesson.data import Images, data_folder, normalize
 
 CLASSIFIER = "digit-classifier.safetensors"  # in data/pretrained
 
 
-def central(x):
-    """The central 28×28 of digits (B, 1, H, W) with a border around them. Raises `ValueError` for other images."""
+def center_crop(x: Tensor) -> Tensor:
+    """The central 28×28 of digits (B, 1, H, W) with a border around them; other images are refused."""
     border = (x.shape[-1] - 28) // 2
     if x.ndim != 4 or x.shape[1] != 1 or x.shape[-1] != x.shape[-2] or border < 0:
         raise ValueError(
@@ -28,7 +31,7 @@ class DigitClassifier(nn.Module):
     Larger images, such as digits padded to 32×32, are cut to the central 28×28.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         widths, strides = [1, 32, 32, 64, 64, 128, 128], [1, 2, 1, 2, 1, 1]
         layers = [
@@ -38,16 +41,34 @@ class DigitClassifier(nn.Module):
         self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = nn.Linear(widths[-1], 10)
 
-    def features(self, x):
-        """The penultimate layer, (B, 128): what the Fréchet distance compares. Raises `ValueError` for no digits."""
-        return self.body(central(x))
+    def features(self, x: Tensor) -> Tensor:
+        """The penultimate layer, (B, 128): what the Fréchet distance compares."""
+        return self.body(center_crop(x))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
 
 
-def train_classifier(images, epochs=8, batch_size=128, learning_rate=4e-3, seed=0, progress=True):
-    """A `DigitClassifier` trained on `images` (`data.Images`) with small random shifts, turns and scalings."""
+def in_batches(function: Any, pixels: Tensor, size: int = 100) -> Tensor:
+    """`function` of uint8 images (N, C, H, W), normalized, `size` at a time."""
+    with torch.inference_mode():
+        return torch.cat([function(normalize(part)) for part in pixels.split(size)])
+
+
+def accuracy(classifier: DigitClassifier, images: Images) -> float:
+    """The share of `images` whose digit `classifier` reads right."""
+    return (in_batches(classifier, images.pixels).argmax(dim=1) == images.labels).float().mean().item()
+
+
+def train_classifier(
+    images: Images,
+    epochs: int = 8,
+    batch_size: int = 128,
+    learning_rate: float = 4e-3,
+    seed: int = 0,
+    progress: bool = True,
+) -> DigitClassifier:
+    """A classifier trained on `images` with small random shifts, turns and scalings."""
     device = images.pixels.device
     generator = torch.Generator(device).manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -56,13 +77,11 @@ def train_classifier(images, epochs=8, batch_size=128, learning_rate=4e-3, seed=
     steps = epochs * (len(images) // batch_size)
     optimizer = torch.optim.AdamW(classifier.parameters(), learning_rate, weight_decay=0.05)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps)
-    bar = tqdm(total=steps * batch_size, unit="image", unit_scale=True, disable=not progress)
-    with bar:
+    with tqdm(total=steps * batch_size, unit="image", unit_scale=True, disable=not progress) as bar:
         for _ in range(epochs):
             order = torch.randperm(len(images), generator=generator, device=device)
             for chosen in order[: len(order) // batch_size * batch_size].split(batch_size):
-                x = jitter(images.batch(chosen), generator)
-                loss = F.cross_entropy(classifier(x), images.labels[chosen])
+                loss = F.cross_entropy(classifier(jitter(images.batch(chosen), generator)), images.labels[chosen])
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -71,11 +90,13 @@ def train_classifier(images, epochs=8, batch_size=128, learning_rate=4e-3, seed=
     return classifier.eval().requires_grad_(False)
 
 
-def jitter(x, generator, turn=0.2, stretch=0.15, shift=0.14):
+def jitter(
+    x: Tensor, generator: torch.Generator, turn: float = 0.2, stretch: float = 0.15, shift: float = 0.14
+) -> Tensor:
     """Images (B, C, H, W), each turned by up to `turn` radians, scaled by up to `stretch` and shifted by up to
     `shift` half-widths, in both directions."""
 
-    def uniform(most):
+    def uniform(most: float) -> Tensor:
         return most * (2 * torch.rand(len(x), generator=generator, device=x.device) - 1)
 
     angle, wide, high = uniform(turn), 1 + uniform(stretch), 1 + uniform(stretch)
@@ -87,16 +108,13 @@ def jitter(x, generator, turn=0.2, stretch=0.15, shift=0.14):
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def save_classifier(classifier, path, **facts):
+def save_classifier(classifier: DigitClassifier, path: Path, **facts: Any) -> None:
     """Write a classifier's weights and plain `facts` about it, such as its accuracy, to `path`."""
     save_tensors(path, classifier.state_dict(), {"digit_classifier": facts})
 
 
-def load_classifier(path=None, device="cpu"):
-    """The digit classifier in the file `path` (default: the one that comes with the course), for evaluation only.
-
-    Raises `LessonError` where the file is missing, damaged, or holds something else.
-    """
+def load_classifier(path: Path | None = None, device: str | torch.device = "cpu") -> DigitClassifier:
+    """The digit classifier in the file `path` (default: the one that comes with the course), for evaluation only."""
     path = path or data_folder() / "pretrained" / CLASSIFIER
     if not path.is_file():
         raise LessonError(

@@ -1,47 +1,46 @@
-"""Sweeps: how good a model's digits are over steps, solver, rho, churn and design, as one tidy CSV.
+"""Sweeps: how good a model's digits are over sampler, solver, steps, sigma_max, rho and churn, in one CSV file.
 
-A row is one sampling seed at one setting. A sweep that was stopped is taken up where it stopped: rows that the file has
-are not measured again.
+A row is one sampling seed at one setting, or real digits. A sweep that was stopped is taken up where it stopped: rows
+that the file has are not measured again.
 """
 
-import csv
 import hashlib
 import time
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
-from edm_lesson import LessonError
 from edm_lesson.checks import check_choice, check_count, check_levels, check_number
 from edm_lesson.designs import DESIGNS
-from edm_lesson.evaluation import evaluate_seed, mean_and_spread
-from edm_lesson.training.run import write_text
+from edm_lesson.evaluation.judge import Judge, evaluate
+from edm_lesson.evaluation.table import MEASURES, WORDS, Row, TableFile, as_text, summary, text_table
 
-SETTINGS = ("design", "solver", "num_steps", "sigma_max", "rho", "S_churn")
+SETTINGS = {
+    "design": ("edm",), "solver": (None,), "num_steps": (18,), "sigma_max": (None,), "rho": (7.0,), "S_churn": (0.0,),
+}  # fmt: skip
 KEY = ("weights", "num_samples", *SETTINGS, "seed")  # what tells rows apart
-MEASURED = ("nfe", "distance_ratio", "recognised", "nearest", "copies", "seconds")
-WORDS = ("weights", "design", "solver")
-HEADINGS = ",".join((*KEY, *MEASURED)) + "\n"
+REAL = "real"  # stands for the weights in the row of real digits
 
 
-def sweep_points(design=("edm",), solver=(None,), num_steps=(18,), sigma_max=(None,), rho=(7.0,), S_churn=(0.0,)):
-    """Every combination of the choices, each once, as dictionaries of `SETTINGS`.
+def sweep_points(**choices: Sequence) -> list[Row]:
+    """Every combination of `choices` of the `SETTINGS`, each once; impossible ones are refused.
 
-    `solver` and `sigma_max` None are the design's own; `rho` is None where the design has no use for it. Raises
-    `ValueError` for a design or solver that there is not, and for numbers that no sampler takes.
+    The solver and the sigma_max None are the design's own; rho becomes None where the design has no use for it.
     """
     points = []
-    for values in product(design, solver, num_steps, sigma_max, rho, S_churn):
+    for values in product(*(SETTINGS | choices).values()):
         point = dict(zip(SETTINGS, values, strict=True))
-        check_choice("design", point["design"], DESIGNS)
-        column = DESIGNS[point["design"]]
-        point["solver"] = point["solver"] or column.solver
+        check_choice("sampler", point["design"], DESIGNS)
+        design = DESIGNS[point["design"]]
+        point["solver"] = point["solver"] or design.solver
+        point["sigma_max"] = design.sigma_max if point["sigma_max"] is None else point["sigma_max"]
         check_choice("solver", point["solver"], ("heun", "euler"))
-        if point["sigma_max"] is None:
-            point["sigma_max"] = column.sigma_max
-        check_levels(point["num_steps"], column.sigma_min, point["sigma_max"], point["rho"])
+        check_levels(point["num_steps"], design.sigma_min, point["sigma_max"], point["rho"])
         check_number("S_churn", point["S_churn"], at_least=0, infinite=True)
         if point["design"] != "edm":
             point["rho"] = None
@@ -50,35 +49,50 @@ def sweep_points(design=("edm",), solver=(None,), num_steps=(18,), sigma_max=(No
     return points
 
 
-def sweep(denoiser, judge, points, path, seeds=3, batch_size=250, progress=True):
-    """Measure `judge.count` samples of `denoiser` at each of `points` with each of `seeds` seeds; the rows, as a list.
+def sweep(
+    denoiser: nn.Module, make_judge: Callable[[int], Judge], points: Sequence[Row], path: Path | str, *,
+    num_samples: int = 2000, seeds: int = 3, checkpoint: str = "", progress: bool = True, **settings,
+) -> list[Row]:  # fmt: skip
+    """Measure `denoiser` at each of `points` with each of `seeds` seeds: the rows, that of real digits last.
 
-    The CSV file `path` is read first, and every row is added to it as soon as it is measured; several processes may add
-    to one file. All points get their first seed, then their second, and so on. Raises `LessonError` where `path` is no
-    sweep's, and `ValueError` for settings that can't be sampled.
+    The CSV file `path` is read first, and every row is added to it as soon as it is measured, with the name of the
+    `checkpoint`; several processes may add to one file. All points get their first seed, then their second, and so on.
+    `make_judge(num_samples)` is called where a row is missing. `settings`, such as the batch size, go to `evaluate`.
     """
+    check_count("num_samples", num_samples, minimum=2)
     check_count("seeds", seeds)
-    path, weights = Path(path), digest(denoiser)
-    measured = {key_of(row): row for row in read_sweep(path)}
+    file, weights, judge = sweep_file(path), digest(denoiser), cache(lambda: make_judge(num_samples))
     wanted = [
-        {"weights": weights, "num_samples": judge.count, **point, "seed": seed}
+        {"weights": weights, "num_samples": num_samples, "checkpoint": checkpoint, **point, "seed": seed}
         for seed in range(seeds)
         for point in points
     ]
-    missing = [row for row in wanted if key_of(row) not in measured]
-    for row in tqdm(missing, unit="point", disable=not progress):
-        design, started = DESIGNS[row["design"]], time.perf_counter()
-        settings = {name: row[name] for name in SETTINGS[1:] if row[name] is not None}
-        found = evaluate_seed(denoiser, judge, row["seed"], sampler=design.sample, batch_size=batch_size, **settings)
-        row["nfe"] = design.nfe(row["num_steps"], row["solver"])
-        row |= {name: found[name] for name in MEASURED if name in found}
-        row["seconds"] = round(time.perf_counter() - started, 2)
-        measured[key_of(row)] = row
-        add_row(path, row)
-    return [measured[key_of(row)] for row in wanted]
+    wanted.append({"weights": REAL, "num_samples": num_samples})
+    there = file.read()
+    for row in tqdm([row for row in wanted if file.key_of(row) not in there], unit="point", disable=not progress):
+        if row["weights"] == REAL:
+            found = judge().real
+        else:
+            design, started = DESIGNS[row["design"]], time.perf_counter()
+            chosen = {name: row[name] for name in SETTINGS if name != "design" and row[name] is not None}
+            found = evaluate(denoiser, judge(), row["seed"], sampler=design.sample, **chosen, **settings)
+            row |= {"nfe": design.nfe(row["num_steps"], row["solver"]), "seconds": time.perf_counter() - started}
+        file.add(row | found | {"class_shares": " ".join(map(as_text, found.get("class_shares", ())))})
+    there = file.read()
+    return [there[file.key_of(row)] for row in wanted]
 
 
-def digest(denoiser):
+def sweep_file(path: Path | str) -> TableFile:
+    """The CSV file of one or more sweeps."""
+    return TableFile(path, KEY, ("nfe", *MEASURES[:4], "seconds", "as_asked", "class_shares", "checkpoint"))
+
+
+def read_sweep(path: Path | str) -> list[Row]:
+    """The rows of a sweep's CSV file."""
+    return list(sweep_file(path).read().values())
+
+
+def digest(denoiser: nn.Module) -> str:
     """Twelve hexadecimal digits that tell a denoiser's weights from others."""
     total = hashlib.sha256()
     for name, tensor in sorted(denoiser.state_dict().items()):
@@ -87,59 +101,9 @@ def digest(denoiser):
     return total.hexdigest()[:12]
 
 
-def key_of(row):
-    """What tells a row from others, as text: numbers are compared as they are written in the file."""
-    return tuple(as_text(row[name]) for name in KEY)
-
-
-def as_text(value):
-    """A value as it is written in the file: numbers with at most ten digits, nothing for None."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else f"{value:.10g}"
-
-
-def read_sweep(path):
-    """The rows of a sweep's CSV file; none where there is no file.
-
-    A last row that wasn't written to its end is left out. Raises `LessonError` for another file.
-    """
-    path = Path(path)
-    if path.suffix != ".csv":
-        raise LessonError(f"A sweep is kept in a .csv file, with its picture beside it; {path} is none.")
-    if not path.exists():
-        return []
-    try:
-        headings, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-        if headings != HEADINGS:
-            raise ValueError(f"its columns are {headings.strip() or 'none'}")
-        whole = [line for line in lines if line.endswith("\n")]
-        rows = [read_row(number, row) for number, row in enumerate(csv.DictReader([headings, *whole]), 2)]
-    except (ValueError, OSError) as error:
-        raise LessonError(f"{path} holds no sweep ({error}). Choose another file, or move it away.") from error
-    return list({key_of(row): row for row in rows}.values())
-
-
-def read_row(number, row):
-    """A row of the file, numbers as such. Raises `ValueError` where line `number` has too many cells or too few."""
-    if None in row or any(not text and name != "rho" for name, text in row.items()):
-        raise ValueError(f"line {number} has other than {len(KEY) + len(MEASURED)} values")
-    return {name: text if name in WORDS else float(text) if text else None for name, text in row.items()}
-
-
-def add_row(path, row):
-    """Add `row` to the CSV file `path`, made where it is missing; the rest of a row that was cut off is taken away."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1] or HEADINGS
-    if whole != text:
-        write_text(path, whole)
-    with open(path, "a", encoding="utf-8", newline="") as file:
-        file.write(",".join(as_text(row[name]) for name in (*KEY, *MEASURED)) + "\n")
-
-
-def groups_of(rows):
-    """`rows` of one sweep as {setting that varies: value, …} -> rows of all its seeds: a list of pairs."""
+def groups_of(rows: Sequence[Row]) -> list[tuple[dict[str, str], list[Row]]]:
+    """`rows` of one model as pairs: {setting that varies: value, …}, and the rows of all its seeds."""
+    rows = [row for row in rows if row["weights"] != REAL]
     varied = [name for name in SETTINGS if len({as_text(row[name]) for row in rows}) > 1] or ["num_steps"]
     groups = {}
     for row in rows:
@@ -147,39 +111,34 @@ def groups_of(rows):
     return [(dict(zip(varied, values, strict=True)), group) for values, group in groups.items()]
 
 
-def sweep_table(rows):
-    """A table as text: what varies, network evaluations, ratio and share recognised, mean ± spread over the seeds."""
-    groups = groups_of(rows)
-    names = list(groups[0][0])
-    lines = ["".join(f"{name:>10} " for name in names) + f"{'NFE':>6}  {'distance ratio':>16}  {'recognised':>16}"]
-    for values, group in groups:
-        ratio, recognised = ([row[name] for row in group] for name in ("distance_ratio", "recognised"))
-        lines.append(
-            "".join(f"{value if name in WORDS else short(value):>10} " for name, value in values.items())
-            + f"{group[0]['nfe']:>6g}  {mean_and_spread(ratio):>16}  {mean_and_spread(recognised, 100, 1) + ' %':>16}"
-        )
-    return "\n".join(lines)
+def setting_text(name: str, text: str) -> str:
+    """A setting for people: numbers with four digits, a dash where there is none."""
+    return text if name in WORDS else f"{float(text):.4g}" if text else "–"
 
 
-def short(text):
-    """A number of the file for people: with four digits; a dash where there is none."""
-    return f"{float(text):.4g}" if text else "–"
+def sweep_table(rows: Sequence[Row]) -> str:
+    """A table as text: what varies, network evaluations (NFE), mean ± spread over the seeds, and real digits."""
+    lines = []
+    for values, group in groups_of(rows):
+        settings = {name: setting_text(name, value) for name, value in values.items()}
+        lines.append({**settings, "NFE": as_text(group[0]["nfe"]), **summary(group)})
+    real = summary([row for row in rows if row["weights"] == REAL])
+    lines.append({next(iter(lines[0])): REAL, **{title: cell for title, cell in real.items() if title in lines[0]}})
+    return text_table(lines)
 
 
-def sweep_lines(rows, measure="distance_ratio"):
-    """What to draw of a sweep: the name of the x axis, and {line: (x, list of one value a seed)}, sorted by x.
+def sweep_lines(rows: Sequence[Row], measure: str = "distance_ratio") -> tuple[str, dict[str, tuple]]:
+    """What to draw of a sweep: the name of the x axis, and {line: (x, lists of one value per seed)}, sorted by x.
 
     x is the number of network evaluations where that varies, or else the number that does and that all rows have.
     """
     groups = groups_of(rows)
     numbers = [name for name in groups[0][0] if name not in WORDS and all(values[name] for values, _ in groups)]
-    x = "nfe" if len({row["nfe"] for row in rows}) > 1 or not numbers else numbers[-1]
+    x = "nfe" if len({group[0]["nfe"] for _, group in groups}) > 1 or not numbers else numbers[-1]
     lines = {}
     for values, group in groups:
-        name = ", ".join(
-            value if key in WORDS else f"{key} {short(value)}"
-            for key, value in values.items()
-            if key not in (x, "num_steps" if x == "nfe" else x)
-        )
+        others = {name: setting_text(name, text) for name, text in values.items()}
+        others.pop("num_steps" if x == "nfe" else x, None)
+        name = ", ".join(text if name in WORDS else f"{name} {text}" for name, text in others.items())
         lines.setdefault(name, []).append((group[0][x], [row[measure] for row in group]))
     return x, {name: tuple(zip(*sorted(points), strict=True)) for name, points in lines.items()}

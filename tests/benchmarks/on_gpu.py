@@ -31,13 +31,13 @@ def commands(device, minutes, out):
         "memory": [[memory, "--config", config, *on] for config in ("edm", "lesson")],
         "lesson": [
             [digits, "--looks", 12, *on, "--out", lesson],
-            [*run, "evaluate", "--checkpoint", lesson, "--num-steps", "4,8,18,40", *on, "--out", out / "lesson.json"],
+            [*run, "evaluate", "--checkpoint", lesson, "--num-steps", "4,8,18,40", *on, "--out", out / "lesson.csv"],
         ],
         "fp16": [[digits, "--looks", 3, "--set", "training.precision=fp16", *on, "--out", fp16]],
         "ablation": [[*run, "study", "ablation", "--seeds", 3, *on, "--out", out / "ablation"]],
         "edm": [
             [*run, "train", "--config", "edm", "--minutes", minutes, *on, "--out", edm],
-            [*run, "evaluate", "--checkpoint", edm, "--seeds", 1, *on, "--out", out / "edm.json"],
+            [*run, "evaluate", "--checkpoint", edm, "--seeds", 1, *on, "--out", out / "edm.csv"],
         ],
     }
 

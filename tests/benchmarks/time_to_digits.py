@@ -43,7 +43,7 @@ def main():
     judge, trainer, looks = Judge(device=device), Trainer(config, images, options.out, device), []
     for look in range(1, options.looks + 1):
         trainer.train(until=max(1, budget * look // options.looks))
-        (row,) = evaluate(trainer.ema_denoiser, judge, seeds=1, num_steps=18, batch_size=batch_size_for(device))
+        row = evaluate(trainer.ema_denoiser, judge, num_steps=18, batch_size=batch_size_for(device), progress=True)
         looks.append({"images": trainer.images_seen, "seconds": trainer.seconds, **row})
         print(
             f"{trainer.images_seen:10,} images  {trainer.seconds:7.0f} s  ratio {row['distance_ratio']:6.2f}  "

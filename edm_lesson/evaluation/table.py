@@ -1,0 +1,102 @@
+"""Measurements as rows of a CSV file, each added as soon as it is there, and as a table of text."""
+
+import csv
+import io
+import os
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from edm_lesson import LessonError
+
+Row = dict[str, Any]
+WORDS = ("checkpoint", "weights", "design", "solver", "class_shares", "study", "row")  # the other columns are numbers
+MEASURES = ("distance_ratio", "recognised", "nearest", "copies", "as_asked")
+
+
+class TableFile:
+    """The rows in the CSV file `path`, told apart by their values in the columns `key`; several processes may add some.
+
+    Rows are dictionaries. What a file of an earlier version lacks of the `other` columns is None.
+    """
+
+    def __init__(self, path: Path | str, key: tuple[str, ...], other: tuple[str, ...]) -> None:
+        self.path, self.key, self.columns = Path(path), key, (*key, *other)
+        if self.path.suffix != ".csv":
+            raise LessonError(f"Measurements are kept in a .csv file; {path} is none.")
+
+    def key_of(self, row: Row) -> tuple[str, ...]:
+        """What tells `row` from others, as text: numbers are compared as they are written in the file."""
+        return tuple(as_text(row.get(name)) for name in self.key)
+
+    def read(self) -> dict[tuple[str, ...], Row]:
+        """All rows by their keys; none where there is no file. A last line without its end is left out."""
+        if not self.path.exists():
+            return {}
+        try:
+            text = self.path.read_text(encoding="utf-8")
+            lines = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+            names = lines.fieldnames or []
+            if not set(self.key) <= set(names) <= set(self.columns):
+                raise ValueError(f"its columns are {', '.join(names) or 'none'}")
+            rows = [read_row(number, line) for number, line in enumerate(lines, 2)]
+        except (ValueError, OSError, csv.Error) as error:
+            raise LessonError(
+                f"{self.path} holds no such measurements ({error}). Choose another file, or move it away."
+            ) from error
+        return {self.key_of(row): row for row in rows}
+
+    def add(self, row: Row) -> None:
+        """Add `row`, in place of one with the same key. The file is whole at any time."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            text = io.StringIO()
+            table = csv.DictWriter(text, self.columns, extrasaction="ignore", lineterminator="\n")
+            table.writeheader()
+            for each in (self.read() | {self.key_of(row): row}).values():
+                table.writerow({name: as_text(value) for name, value in each.items()})
+            part = self.path.with_name(f"{self.path.name}.part")
+            part.write_text(text.getvalue(), encoding="utf-8")
+            os.replace(part, self.path)
+
+
+def as_text(value: Any) -> str:
+    """A value as it is written in the file: numbers with at most ten digits, nothing for None."""
+    return value if isinstance(value, str) else "" if value is None else f"{value:.10g}"
+
+
+def read_row(number: int, line: dict[str, str]) -> Row:
+    """The cells in line `number` of a file, numbers as such."""
+    if None in line or None in line.values() or not line.get("distance_ratio"):
+        raise ValueError(f"line {number} has too few or too many values")
+    return {name: text if name in WORDS else float(text) if text else None for name, text in line.items()}
+
+
+def mean_and_spread(values: Collection[float], scale: float = 1.0, digits: int = 2) -> str:
+    """The mean of `values` and half the distance between the largest and the smallest, as text; times `scale`."""
+    middle, spread = sum(values) / len(values) * scale, (max(values) - min(values)) / 2 * scale
+    return f"{middle:.{digits}f}" + (f" ± {spread:.{digits}f}" if len(values) > 1 else "")
+
+
+def summary(rows: Iterable[Row], measures: Iterable[str] = MEASURES) -> dict[str, str]:
+    """{title: mean ± spread over `rows`} of those `measures` that they have, for a table."""
+    cells = {}
+    for name in measures:
+        if values := [row[name] for row in rows if row.get(name) is not None]:
+            number = name in ("distance_ratio", "nearest")  # the others are shares
+            cells[name.replace("_", " ")] = (
+                mean_and_spread(values) if number else mean_and_spread(values, 100, 1) + " %"
+            )
+    return cells
+
+
+def text_table(lines: list[dict[str, str]], left: Collection[str] = ()) -> str:
+    """`lines` of cells, {title: text}, below their titles: flush right, those with a title in `left` flush left."""
+    columns = []
+    for title in dict.fromkeys(title for line in lines for title in line):
+        column = [title, *(line.get(title, "") for line in lines)]
+        width = max(map(len, column))
+        columns.append([f"{cell:<{width}}" if title in left else f"{cell:>{width}}" for cell in column])
+    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
