@@ -13,6 +13,7 @@ from edm_lesson.evaluation.study import Study, load_study, results_of, run_study
 from edm_lesson.evaluation.table import TableFile
 from edm_lesson.losses import EDMLoss, VPLoss
 from edm_lesson.preconditioning import EDMPrecond, VPPrecond
+from edm_lesson.training import trainer as trainers
 
 
 class Level:
@@ -25,7 +26,8 @@ class Level:
 
     def __call__(self, pixels):
         Level.calls += 1
-        return {"distance_ratio": pixels.float().mean().item(), "recognised": 0.5, "nearest": 1.0, "copies": 0.0}
+        ratio = pixels.float().mean().item()
+        return {"distance_ratio": ratio, "recognised": 0.5, "class_shares": [0.1] * 10, "nearest": 1.0, "copies": 0.0}
 
 
 TINY = Study(
@@ -126,23 +128,23 @@ def test_the_file_is_written_after_every_run_and_keeps_all_seeds(tmp_path, monke
 def test_a_stopped_study_goes_on_and_ends_as_one_that_was_not(tmp_path, monkeypatch):
     straight, begun = go(tmp_path / "straight"), []
 
-    class Stopping(studies.Trainer):
+    class Stopping(trainers.Trainer):
         def train(self, until=None, **settings):
             super().train(until=32, **settings)
             raise KeyboardInterrupt
 
-    class Watched(studies.Trainer):
+    class Watched(trainers.Trainer):
         def train(self, **settings):
             begun.append(self.images_seen)
             super().train(**settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(studies, "Trainer", Stopping)
+        patch.setattr(trainers, "Trainer", Stopping)
         with pytest.raises(KeyboardInterrupt):
             go(tmp_path / "stopped")
     assert results_of(TINY, tmp_path / "stopped", 1, 4, 2) == []
     assert "missing" in study_table(TINY, [])
-    monkeypatch.setattr(studies, "Trainer", Watched)
+    monkeypatch.setattr(trainers, "Trainer", Watched)
     again = go(tmp_path / "stopped")
     assert begun == [32, 0], "row A goes on, row B 2 begins"
     for found, expected in zip(again, straight, strict=True):

@@ -17,12 +17,11 @@ from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_denoiser
 from edm_lesson.checks import check_choice, check_count
 from edm_lesson.config import CONFIG_FOLDER, Config, load_config
-from edm_lesson.data import choose_device, load_images
+from edm_lesson.data import choose_device
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation.judge import Judge, batch_size_for, evaluate
 from edm_lesson.evaluation.table import MEASURES, Row, TableFile, summary, text_table
-from edm_lesson.training import Trainer
-from edm_lesson.training.run import checkpoint_path
+from edm_lesson.training import images_of, train_in
 
 
 @dataclass(frozen=True)
@@ -109,8 +108,9 @@ def run_study(
         if file.key_of(about) not in file.read():
             if progress:
                 print(f"{study.name} {row}, seed {seed}: {study.rows[row][0]}", flush=True)
-            trainer = train_row(study, folder, row, seed, device, progress)
-            denoiser = load_denoiser(trainer.run_dir, device)
+            config, out = study.settings(row, seed), run_folder(folder, row, seed)
+            trainer = train_in(out, config, images_of(config), device, resume=True, progress=progress)
+            denoiser = load_denoiser(out, device)
             how = {"num_steps": num_steps, "batch_size": batch_size_for(device), "progress": progress}
             about |= {"images": trainer.images_seen, "seconds": round(trainer.seconds, 1)}
             about["parameters"] = sum(parameter.numel() for parameter in denoiser.parameters())
@@ -129,21 +129,6 @@ def check_study(study: Study, rows: Sequence[str], seeds: int, num_samples: int)
 def run_folder(folder: Path, row: str, seed: int) -> Path:
     """Where the run of a `row` with a `seed` lies in the study's folder."""
     return folder / row.replace(" ", "_") / f"seed{seed}"
-
-
-def train_row(study, folder, row, seed, device, progress):
-    """Train one run to its end, from where it stands."""
-    config, out = study.settings(row, seed), run_folder(folder, row, seed)
-    data = config.data
-    images = load_images(
-        data.name, img_resolution=data.img_resolution, img_channels=data.img_channels, centre=data.centre
-    )
-    trainer = Trainer(config, images, out, device)
-    if checkpoint_path(out).exists():
-        trainer.resume()
-    trainer.train(progress=progress)
-    trainer.save_denoiser(out / "denoiser.safetensors")
-    return trainer
 
 
 def study_table(study: Study, results: Sequence[Row], seeds: int = 1) -> str:

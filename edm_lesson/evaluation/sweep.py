@@ -77,7 +77,7 @@ def sweep(
             chosen = {name: row[name] for name in SETTINGS if name != "design" and row[name] is not None}
             found = evaluate(denoiser, judge(), row["seed"], sampler=design.sample, **chosen, **settings)
             row |= {"nfe": design.nfe(row["num_steps"], row["solver"]), "seconds": time.perf_counter() - started}
-        file.add(row | found | {"class_shares": " ".join(map(as_text, found.get("class_shares", ())))})
+        file.add(row | found)
     there = file.read()
     return [there[file.key_of(row)] for row in wanted]
 

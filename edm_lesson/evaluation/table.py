@@ -53,17 +53,19 @@ class TableFile:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
             text = io.StringIO()
-            table = csv.DictWriter(text, self.columns, extrasaction="ignore", lineterminator="\n")
-            table.writeheader()
+            table = csv.writer(text, lineterminator="\n")
+            table.writerow(self.columns)
             for each in (self.read() | {self.key_of(row): row}).values():
-                table.writerow({name: as_text(value) for name, value in each.items()})
+                table.writerow(as_text(each.get(name)) for name in self.columns)
             part = self.path.with_name(f"{self.path.name}.part")
             part.write_text(text.getvalue(), encoding="utf-8")
             os.replace(part, self.path)
 
 
 def as_text(value: Any) -> str:
-    """A value as it is written in the file: numbers with at most ten digits, nothing for None."""
+    """A value as it is written in the file: numbers with at most ten digits, nothing for None, spaces in a list."""
+    if isinstance(value, list):
+        return " ".join(map(as_text, value))
     return value if isinstance(value, str) else "" if value is None else f"{value:.10g}"
 
 
