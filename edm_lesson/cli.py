@@ -158,7 +158,7 @@ def sample(
     sampler: Annotated[str | None, SAMPLER] = None,
     sigma_min: Annotated[float | None, typer.Option(help="Lowest noise level but 0; default for edm: 0.002.")] = None,
     sigma_max: Annotated[float | None, typer.Option(help="Highest noise level; default for edm: 80.")] = None,
-    rho: Annotated[float, typer.Option(help="Exponent of EDM's levels (Eq. 5).")] = 7.0,
+    rho: Annotated[float | None, typer.Option(help="Exponent of edm's levels (Eq. 5); default: 7.")] = None,
     s_churn: Annotated[float, typer.Option("--S-churn", help="Amount of fresh noise (Algorithm 2).")] = 0.0,
     s_min: Annotated[float, typer.Option("--S-min", help="Lowest level with churn.")] = 0.0,
     s_max: Annotated[float, typer.Option("--S-max", help="Highest level with churn.")] = float("inf"),
@@ -172,12 +172,9 @@ def sample(
 
     Example: edm-lesson sample --num-samples 16 --num-steps 18 --out digits.png
     """
-    import numpy as np
-
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.data import normalize, save_grid, to_uint8
     from edm_lesson.designs import choose_sampler
-    from edm_lesson.plots import strip
     from edm_lesson.samplers import sample_images
 
     if out.suffix not in (".png", ".npz"):
@@ -185,23 +182,34 @@ def sample(
     if film and (out.suffix == ".npz" or num_samples > min(batch_size, 16)):
         raise ValueError(f"--film draws at most 16 images of one batch as a .png, not {num_samples} as {out}.")
     denoiser = load_denoiser(checkpoint, device)
-    classes = range(denoiser.label_dim) or None if labels is None else parse_labels(labels)
-    frames = []
-    levels = {name: value for name, value in [("sigma_min", sigma_min), ("sigma_max", sigma_max)] if value is not None}
+    column = sampler or denoiser.config.design.sampler
+    sampler = choose_sampler(column)
+    if rho is not None and column != "edm":
+        raise ValueError(f"--rho is {rho}, but the noise levels of {column} have none; leave it out, or take edm.")
+    classes = range(denoiser.label_dim) if denoiser.label_dim else None
+    if labels is not None:
+        classes = parse_labels(labels)
+    frames, names = [], []
+
+    def keep(step, sigma, x, denoised):
+        if step % 2 == 0:
+            frames.append(to_uint8(x / max(1.0, sigma), denoiser.offset))
+            names.append(f"σ = {sigma:.2g}")
+
     samples = sample_images(
         denoiser, num_samples, seed=seed, classes=classes, batch_size=batch_size, progress=True,
-        sampler=choose_sampler(sampler or denoiser.config.design.sampler), num_steps=num_steps, rho=rho, **levels,
-        S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
-        callback=lambda step, sigma, x, _: film and step % 2 == 0 and frames.append((sigma, x)),
+        sampler=sampler, num_steps=num_steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho,
+        S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise, callback=keep if film else None,
     )  # fmt: skip
     pixels = to_uint8(samples, denoiser.offset)
     out.parent.mkdir(parents=True, exist_ok=True)
     if film:
-        noisy = [to_uint8(x / max(1.0, sigma), denoiser.offset) for sigma, x in frames]
-        strip(
-            [normalize(frame) for frame in [*noisy, pixels]], [f"σ = {sigma:.2g}" for sigma, _ in frames] + ["σ = 0"]
-        ).savefig(out)
+        from edm_lesson.plots import strip
+
+        strip([normalize(frame) for frame in [*frames, pixels]], [*names, "σ = 0"]).savefig(out)
     elif out.suffix == ".npz":
+        import numpy as np
+
         np.savez_compressed(out, images=pixels.numpy())
     else:
         save_grid(pixels, out)

@@ -1,6 +1,8 @@
 """The command line does what it says, and tells users what to mend in one sentence."""
 
+import itertools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +40,24 @@ def test_the_png_is_a_grid_of_all_images(run, tmp_path):
     assert Image.open(tmp_path / "digits.png").size == (3 * (8 * 29 + 1), 3 * (2 * 29 + 1))
 
 
+def test_a_film_shows_every_second_step_and_nothing_else_needs_pictures_of_ours(run, tmp_path, monkeypatch):
+    common = ["sample", "--device", "cpu", "--num-steps", 3, "--num-samples", 2, "--rho", 5, "--out"]
+    assert run(*common, tmp_path / "film.png", "--film")[0] == 0
+    width, height = Image.open(tmp_path / "film.png").size
+    assert width > height, "σ = 80, the last level, and the images, side by side"
+    monkeypatch.setitem(sys.modules, "edm_lesson.plots", None)  # importing it now fails
+    assert run(*common, tmp_path / "grid.png")[0] == 0
+
+
+@pytest.mark.parametrize("sampler", ["vp", "ve", "iddpm"])
+def test_a_model_is_sampled_by_another_columns_sampler(run, tmp_path, sampler):
+    common = ["sample", "--device", "cpu", "--num-steps", 2, "--num-samples", 1, "--out"]
+    for number, settings in enumerate([[], ["--sampler", sampler], ["--sampler", sampler, "--sigma-max", 20]]):
+        assert run(*common, tmp_path / f"{number}.npz", *settings)[0] == 0
+    images = [np.load(tmp_path / f"{number}.npz")["images"] for number in range(3)]
+    assert not any(np.array_equal(one, other) for one, other in itertools.combinations(images, 2))
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -50,6 +70,9 @@ def test_the_png_is_a_grid_of_all_images(run, tmp_path):
         (["--num-samples", "0"], "num_samples is 0"),
         (["--sigma-min", "90"], "sigma_min is 90.0"),
         (["--S-churn", "-1"], "S_churn is -1.0"),
+        (["--sampler", "ddim"], "sampler is 'ddim'; it must be one of"),
+        (["--sampler", "vp", "--rho", "5"], "--rho is 5.0, but the noise levels of vp have none"),
+        (["--film"], "--film draws at most 16 images of one batch as a .png, not 64"),
         (["--device", "toaster"], "toaster"),
     ],
 )
