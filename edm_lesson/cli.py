@@ -55,7 +55,7 @@ def train(
         bool, typer.Option("--previous", help="Resume from the checkpoint before the newest, which is given up.")
     ] = False,
     device: Annotated[str | None, DEVICE] = None,
-):
+) -> None:
     """Train a model; Ctrl-C saves, --resume goes on. Several GPUs: torchrun --nproc-per-node 2 -m edm_lesson train.
 
     Example: edm-lesson train --config lesson --out runs/mine --set training.images=100000
@@ -68,13 +68,13 @@ def train(
 
     device, resume = join_processes(device), resume or previous
     changes = {"--config": config if out else None, "--data": data, "--set": set_ or None, "--minutes": minutes}
-    changes = [option for option, value in changes.items() if value is not None]
+    given = [option for option, value in changes.items() if value is not None]
     config, set_ = config or "lesson", set_ or []
     out = out or Path("runs", Path(config).stem)
     checkpoint = checkpoint_path(out)
-    if resume and changes:
+    if resume and given:
         raise ValueError(
-            f"The configuration of the run in {out} is kept when it goes on; leave out {', '.join(changes)}."
+            f"The configuration of the run in {out} is kept when it goes on; leave out {', '.join(given)}."
         )
     if not resume and (checkpoint.exists() or previous_path(checkpoint).exists()):
         raise LessonError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
@@ -98,7 +98,7 @@ def train(
     try:
         train_in(out, settings, images, device, resume)
     except (KeyboardInterrupt, SystemExit) as stop:
-        print_once(*getattr(stop, "__notes__", ["Stopped."]), file=sys.stderr)
+        print_once("\n".join(getattr(stop, "__notes__", ["Stopped."])), sys.stderr)
         sys.exit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT)
     finally:
         signal.signal(signal.SIGTERM, terminate)
@@ -125,7 +125,7 @@ def look_at(images, settings, resume):
 def curves(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The picture: .png, .svg or .pdf.")] = Path("curves.png"),
-):
+) -> None:
     """Draw the loss of one or more runs over the images that they were trained on.
 
     Example: edm-lesson curves runs/lesson runs/mine

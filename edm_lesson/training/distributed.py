@@ -8,6 +8,7 @@ import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -24,20 +25,20 @@ def join_processes(device: str | None = None) -> str | None:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return device
     local_rank, processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    gpus = torch.cuda.device_count()
+    device = device or ("cuda" if gpus else "cpu")
     if device not in ("cpu", "cuda"):
         raise ValueError(
             f"device is {device!r}; torchrun gives each process a device of its own: take cuda, cpu, or leave it out."
         )
+    if device == "cuda" and gpus < processes:
+        raise ValueError(
+            f"torchrun started {processes} processes on this machine, which has {gpus} GPUs for them. "
+            "Start no more than one a GPU with --nproc-per-node, or add --device cpu."
+        )
     if device == "cuda":
-        gpus = torch.cuda.device_count()
-        if gpus < processes:
-            raise ValueError(
-                f"torchrun started {processes} processes on this machine, which has {gpus} GPUs for them. "
-                "Start no more than one a GPU with --nproc-per-node, or add --device cpu."
-            )
-        torch.cuda.set_device(local_rank)
         device = f"cuda:{local_rank}"
+        torch.cuda.set_device(device)
     dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
     atexit.register(dist.destroy_process_group)
     return device
@@ -58,22 +59,22 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def print_once(*values, **settings) -> None:
-    """`print`, but by one process for all."""
+def print_once(text: str, file: TextIO | None = None) -> None:
+    """Print a text by one process for all."""
     if is_first():
-        print(*values, **settings)
+        print(text, file=file)
 
 
 def largest(number: float) -> float:
     """The largest `number` that a process holds, for all of them; `ConnectionError` where one has ended."""
     if world_size() == 1:
         return number
-    number = torch.tensor(number, dtype=torch.float64)
+    held = torch.tensor(number, dtype=torch.float64)
     try:
-        dist.all_reduce(number, dist.ReduceOp.MAX)
+        dist.all_reduce(held, dist.ReduceOp.MAX)
     except RuntimeError as error:
         raise ConnectionError("Another process of this run has ended; mend what it said, and --resume.") from error
-    return number.item()
+    return held.item()
 
 
 def wait_for_all() -> None:

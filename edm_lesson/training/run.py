@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from shutil import which
 
 import torch
 import yaml
@@ -37,11 +38,11 @@ METRICS = "metrics.jsonl"
 class NoRun:
     """What a trainer hands its state to where nothing is kept: it has no folder, or another process writes for all."""
 
-    def open(self, *_, **__) -> AbstractContextManager:
+    def open(self, *_: object) -> AbstractContextManager:
         """There is nothing to hold."""
         return nullcontext()
 
-    def log(self, *_, **__) -> None:
+    def log(self, *_: object, **__: object) -> None:
         """Nothing is written."""
 
     save = draw = log
@@ -81,12 +82,12 @@ class Run:
                 write_text(metrics, "".join(json.dumps(line) + "\n" for line in kept))
             yield
 
-    def log(self, **values) -> None:
+    def log(self, **values: float) -> None:
         """Add a line of `values` to the metrics."""
         with open(self.folder / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
-    def save(self, config: Config, tensors: dict[str, Tensor], **state) -> None:
+    def save(self, config: Config, tensors: dict[str, Tensor], **state: object) -> None:
         """Write the checkpoint, and keep the one before it."""
         save_checkpoint(self.checkpoint, config, tensors, previous_path(self.checkpoint), **state)
 
@@ -151,13 +152,10 @@ def describe_environment(device: torch.device, dtype: torch.dtype = torch.float3
 def _commit():
     """The commit of the repository that the package lies in, with "-dirty" where files were changed; None elsewhere."""
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    if not (root / ".git").exists() or not which("git"):
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
 
 
 def _cpu_model():

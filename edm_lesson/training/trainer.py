@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from shlex import quote
 from statistics import fmean as mean
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -40,8 +41,7 @@ from edm_lesson.training.step import (
     train_step,
 )
 
-Folder = str | Path
-Device = torch.device | str
+Device: TypeAlias = torch.device | str | None
 
 
 class Trainer:
@@ -50,15 +50,13 @@ class Trainer:
     `Trainer(config, images)` starts anew. `train()` goes on to the end of `config.training.images`, or to `until`;
     it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives what `edm_lesson.training.run` lists,
     and `resume()` takes up what it holds; a run there that isn't taken up is replaced only with `overwrite`, at the
-    start of `train()`. `denoiser` is being trained, `ema_denoiser` is its moving average, which
-    makes the better images. `losses` are pairs (images seen, mean loss since the pair before); `saved` is how many
-    images the checkpoint in `run_dir` has seen, None where it isn't this trainer's.
+    start of `train()`. `denoiser` is being trained; `ema_denoiser`, its moving average, makes the better images.
 
     In several processes (`edm_lesson.training.distributed`) every one has a trainer; they take each step together.
     """
 
     def __init__(
-        self, config: Config, images: Images, run_dir: Folder | None = None, device: Device | None = None,
+        self, config: Config, images: Images, run_dir: str | Path | None = None, device: Device = None,
         overwrite: bool = False,
     ):  # fmt: skip
         settings, label_dim, top_label = config.training, config.network.label_dim, int(images.labels.max())
@@ -69,9 +67,11 @@ class Trainer:
             raise ValueError(f"The labels go up to {top_label}; network.label_dim is {label_dim}, and must be larger.")
         self.config, self.device = config, choose_device(device)
         self.images = images.to(self.device)
-        self.images_seen, self.seconds, self.losses, self.saved = 0, 0.0, [], None
-        self._recent, self._pending = [], []  # losses since the last of `losses`; and those still on the device
-
+        self.images_seen, self.seconds = 0, 0.0
+        self.saved: int | None = None  # images that the checkpoint in `run_dir` has seen, where it is this trainer's
+        self.losses: list[tuple[int, float]] = []  # images seen, and the mean loss since the pair before
+        self._recent: list[float] = []  # losses since the last of `losses`
+        self._pending: list[Tensor] = []  # losses that are still on the device
         self._share = distributed.share_of(settings.batch_size)
         with own_random_numbers():
             torch.manual_seed(seed_for("weights", 0, settings.seed))
@@ -290,7 +290,7 @@ def run_facts(config: Config, data: dict) -> dict[str, str]:
 
 
 def train_in(
-    folder: Folder, config: Config, images: Images, device: Device | None = None, resume: bool = False,
+    folder: str | Path, config: Config, images: Images, device: Device = None, resume: bool = False,
     progress: bool = True,
 ) -> Trainer:  # fmt: skip
     """Train into `folder` to the end of `config`, with `resume` from where a run there stands; returns the trainer.
@@ -322,9 +322,7 @@ def images_of(config: Config) -> Images:
         )
 
 
-def images_in(
-    minutes: float, config: Config, images: Images, device: Device | None = None, seconds: float = 3.0
-) -> int:
+def images_in(minutes: float, config: Config, images: Images, device: Device = None, seconds: float = 3.0) -> int:
     """How many images are trained on in so many `minutes` here, in whole batches.
 
     Measured on at least `seconds` of steps, after others to warm up.
@@ -346,7 +344,7 @@ def own_random_numbers(device: torch.device | None = None) -> AbstractContextMan
 
 
 @contextmanager
-def deferred_signals(patience: float = 1.0) -> Iterator[list[int]]:
+def deferred_signals(patience: float = 3.0) -> Iterator[list[int]]:
     """Hold back Ctrl-C, a kernel interrupt and SIGTERM, so that a step is never cut in two.
 
     Yields a list that fills with those that came; after the block they take effect as if they came then. One that comes
