@@ -51,6 +51,7 @@ site:
 	fi
 	rm -rf site
 	$(DOCS)/python -m sphinx --fail-on-warning --keep-going --quiet docs site
+	@rm -rf jupyter_execute # MyST-NB's copies
 	@echo "Open site/index.html in a browser"
 
 notebooks: setup
@@ -106,4 +107,5 @@ test-all: lint unit nbval test-installed
 	$(MAKE) test-browser
 
 clean:
-	rm -rf runs site build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf runs site build dist docs/api docs/data docs/notebooks docs/README.md
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis

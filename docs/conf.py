@@ -110,12 +110,20 @@ def describe_pictures(render_image):
     return render
 
 
+def make_stand_ins_patient():
+    """Stand-ins for torch and others also let `Tensor | None`, decorators and what is computed on import pass."""
+    _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: Union[self, other]  # noqa: UP007
+    _MockObject.__call__ = lambda self, *args, **settings: args[0] if args and inspect.isfunction(args[0]) else self
+    _MockObject.__instancecheck__ = lambda self, value: False
+    for operation in ("add", "mul", "sub", "truediv", "pow", "neg"):
+        for name in (f"__{operation}__", f"__r{operation}__"):
+            setattr(_MockObject, name, lambda self, *other: self)
+
+
 def setup(app):
     """Called by Sphinx."""
     gather()
     app.connect("autodoc-process-docstring", as_text)
     app.connect("autodoc-process-signature", shorten)
     NbElementRenderer.render_image = describe_pictures(NbElementRenderer.render_image)
-    # Stand-ins for torch and others know neither `Tensor | None`, nor that a decorator leaves a function one.
-    _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: Union[self, other]  # noqa: UP007
-    _MockObject.__call__ = lambda self, *args, **settings: args[0] if args and inspect.isfunction(args[0]) else self
+    make_stand_ins_patient()
