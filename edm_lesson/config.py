@@ -3,34 +3,32 @@
 Units: images are counted in images (not batches), noise levels in the units of the images.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import json
-import types
-import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from edm_lesson import LessonError
 from edm_lesson.checks import check_choice, check_count, check_number
+from edm_lesson.designs import DESIGNS, NETWORKS
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
-COLUMNS = ("edm", "vp", "ve", "iddpm")
-NETWORKS = ("lesson", "ddpmpp", "ncsnpp", "adm")
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What to train on; see `data.load_images`."""
+    """What to train on, see `data.load_images`; `center` takes the images' mean off, see `preconditioning.Centered`."""
 
     name: str = "mnist"
     img_resolution: int = 28
     img_channels: int = 1
-    centre: bool = False
+    center: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,9 @@ class DesignConfig:
     loss: str = "edm"
     sampler: str = "edm"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for row, column in vars(self).items():
-            check_choice(f"design.{row}", column, COLUMNS)
+            check_choice(f"design.{row}", column, DESIGNS)
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class NetworkConfig:
     label_dim: int = 0
     label_dropout: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("network.name", self.name, NETWORKS)
         if self.name != "lesson" and self.patch_size != 1:
             raise ValueError(f"network.patch_size is {self.patch_size}; {self.name} takes whole images: leave it at 1.")
@@ -119,7 +117,7 @@ class TrainingConfig:
     save_every: int = 64_000
     sample_every: int = 64_000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("images", "batch_size", "log_every", "save_every"):
             check_count(f"training.{name}", getattr(self, name))
         for name in ("warmup", "ema_half_life", "sample_every", "seed"):
@@ -132,7 +130,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """A model and how it is trained. `sigma_data`, in [1e-6, 1e6], serves EDM's preconditioning and its loss alike."""
+    """A model and how it is trained. `sigma_data` serves EDM's preconditioning and its loss alike."""
 
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -142,7 +140,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("sigma_data", self.sigma_data, at_least=1e-6, at_most=1e6)
         if self.design.loss != "edm" and self.loss != LossConfig():
             raise ValueError(
@@ -151,74 +149,56 @@ class Config:
             )
 
 
-def config_names():
+def config_names() -> list[str]:
     """The names of the configurations that come with the package."""
     return sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 
 
-def load_config(name_or_path, overrides=()):
+def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """The configuration of that name (`config_names()`) or in that YAML file.
 
-    `overrides` such as "training.batch_size=32" change single settings. Raises `LessonError` for a file that is
-    missing or no YAML, an unknown key or name (the nearest valid one is given) and a value of the wrong type.
+    `overrides` such as "training.batch_size=32" change single settings. A file that is missing or no YAML, an unknown
+    key or name and a value of the wrong type are told in a `LessonError`, with the nearest name that there is.
     """
     path = CONFIG_FOLDER / f"{name_or_path}.yaml"
     if str(name_or_path) not in config_names():
         path = Path(name_or_path).expanduser()
         if not path.is_file():
-            hint = _nearest(str(name_or_path), config_names())
             raise LessonError(
-                f"There is no configuration {str(name_or_path)!r}{hint}; "
+                f"There is no configuration {str(name_or_path)!r}{_nearest(str(name_or_path), config_names())}; "
                 f"there are {', '.join(config_names())}, or give a file."
             )
-    tree = _parse(path.read_bytes(), str(path)) or {}
-    if not isinstance(tree, dict):
-        config_from_dict(tree, str(name_or_path))  # says what it is instead
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise LessonError(
-                f"{override!r} is no setting; write it as section.key=value, such as training.batch_size=32."
-            )
-        *sections, last = key.strip().split(".")
-        branch = tree
-        for section in sections:
-            branch = branch.setdefault(section, {})
-            if not isinstance(branch, dict):
-                raise LessonError(f"{key}: {section} is a value, not a section.")
-        branch[last] = _parse(value, override)
-    return config_from_dict(tree, str(name_or_path))
+    if wrong := [text for text in overrides if "=" not in text]:
+        raise LessonError(f"{wrong[0]!r} is no setting; write it as section.key=value, such as training.batch_size=32.")
+    changes = _plain(lambda: OmegaConf.from_dotlist(list(overrides)), " ".join(overrides))
+    return _build([read_yaml(path), changes], str(name_or_path))
 
 
-def config_from_dict(tree, source="configuration"):
+def config_from_dict(tree: dict, source: str = "configuration") -> Config:
     """A `Config` out of nested dictionaries, checked strictly; the inverse of `config_to_dict`."""
-    return _build(Config, tree, source, "")
+    return _build([tree], source)
 
 
-def config_to_dict(config):
+def config_to_dict(config: Config) -> dict:
     """Nested dictionaries of plain values, ready for YAML or JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without silent surprises: a key given twice is an error, and 1e-3 is a number."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise LessonError(
-                    f"{key} is given twice in the section that starts on line {node.start_mark.line + 1}; keep one."
-                )
-        return super().construct_mapping(node, deep)
+def config_to_yaml(config: Config) -> str:
+    """The text of a file that `load_config` reads."""
+    return OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config)))
 
 
-def _parse(text, source):
+def read_yaml(path: Path) -> dict | list:
+    """What stands in a YAML file: no key twice, no code, nothing that unfolds without end. Else `LessonError`."""
+    return _plain(lambda: OmegaConf.load(path), str(path))
+
+
+def _plain(read, source):
+    """What `read()` gives, as plain dictionaries and lists."""
     try:
-        return yaml.load(text, _StrictLoader)
-    except LessonError:
-        raise
-    except Exception as error:  # YAMLError, and whatever else PyYAML stumbles over
+        return OmegaConf.to_container(read())
+    except Exception as error:  # YAMLError, and whatever else a YAML reader stumbles over
         raise LessonError(f"{source} is not valid YAML: {error}") from error
 
 
@@ -227,35 +207,34 @@ def _nearest(word, words):
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _build(cls, tree, source, where):
+def _build(trees, source):
+    """A `Config` out of nested dictionaries, of which later ones come before earlier ones."""
+    config = OmegaConf.structured(Config)
+    for tree in trees:
+        _fill(config, tree, source)
+    try:
+        return OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:  # a reference ${...} to what isn't there, or a value ??? left open
+        raise LessonError(f"{source}: {str(error).splitlines()[0]}") from error
+
+
+def _fill(node, tree, source, where=""):
+    """Put the values of nested dictionaries into `node`, OmegaConf's; what is wrong there is told with its key."""
     if not isinstance(tree, dict):
         raise LessonError(f"{source}: {where.rstrip('.') or 'the file'} is {tree!r}; it must be a section with keys.")
-    kinds = typing.get_type_hints(cls)
-    values = {}
+    OmegaConf.set_readonly(node, False)
     for key, value in tree.items():
-        if key not in kinds:
-            raise LessonError(
-                f"{source}: unknown key {where}{key}{_nearest(str(key), kinds)}. Keys: {', '.join(kinds)}."
-            )
-        if dataclasses.is_dataclass(kinds[key]):
-            values[key] = _build(kinds[key], value, source, f"{where}{key}.")
-        else:
-            values[key] = _convert(kinds[key], value, source, f"{where}{key}")
-    return cls(**values)
-
-
-def _convert(kind, value, source, where):
-    if isinstance(kind, types.GenericAlias):  # tuple[int, ...]
-        if not isinstance(value, (list, tuple)):
-            raise LessonError(f"{source}: {where} is {value!r}; it must be a list such as [1, 2].")
-        return tuple(_convert(typing.get_args(kind)[0], entry, source, where) for entry in value)
-    if kind is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):
-            value = float(value)
-    if type(value) is not kind:
-        word = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-        raise LessonError(f"{source}: {where} is {value!r}; it must be {word}.")
-    return value
+        if f"{where}{key}" == "data.centre":  # its name in version 0.1
+            key = "center"
+        if key not in list(node):
+            nearest = _nearest(str(key), list(node))
+            raise LessonError(f"{source}: unknown key {where}{key}{nearest}. Keys: {', '.join(node)}.")
+        if isinstance(node[key], DictConfig):
+            _fill(node[key], value, source, f"{where}{key}.")
+            continue
+        words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        wanted = words.get(type(node[key]), "a list of whole numbers such as [1, 2]")
+        try:
+            OmegaConf.update(node, key, value)
+        except Exception as error:  # OmegaConf's, or one of a conversion
+            raise LessonError(f"{source}: {where}{key} is {value!r}; it must be {wanted}.") from error

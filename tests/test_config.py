@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edm_lesson import LessonError
-from edm_lesson.config import config_from_dict, config_names, config_to_dict, load_config
+from edm_lesson.config import config_from_dict, config_names, config_to_dict, config_to_yaml, load_config
 from edm_lesson.designs import DESIGNS, build_denoiser, build_loss, build_network, choose_sampler
 from edm_lesson.losses import EDMLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
@@ -67,9 +67,9 @@ def test_a_file_is_read_and_what_it_leaves_out_has_defaults(tmp_path):
 
 def test_overrides_change_single_settings():
     config = load_config(
-        "smoke", ["training.batch_size=7", "network.attn_resolutions=[14]", "data.centre=true", "sigma_data=1"]
+        "smoke", ["training.batch_size=7", "network.attn_resolutions=[14]", "data.center=true", "sigma_data=1"]
     )
-    assert (config.training.batch_size, config.network.attn_resolutions, config.data.centre) == (7, (14,), True)
+    assert (config.training.batch_size, config.network.attn_resolutions, config.data.center) == (7, (14,), True)
     assert config.sigma_data == 1.0
     assert load_config("smoke", ["training.clip_norm=inf"]).training.clip_norm == float("inf")
 
@@ -91,16 +91,18 @@ def test_overrides_change_single_settings():
         ("network: {name: ddpm}", r"network\.name is 'ddpm'; it must be one of lesson, ddpmpp, ncsnpp, adm"),
         ("network: {name: adm, patch_size: 2}", r"patch_size is 2; adm takes whole images"),
         ("network: {label_dropout: 0.1}", r"label_dropout is 0\.1; the lesson U-Net has none"),
-        ("design: {loss: ddim}", r"design\.loss is 'ddim'; it must be one of edm, vp, ve, iddpm"),
+        ("design: {loss: ddim}", r"design\.loss is 'ddim'; it must be one of vp, ve, iddpm, edm"),
         ("{design: {loss: vp}, loss: {P_mean: 0}}", r"loss\.P_mean is 0\.0 .* design\.loss is vp: leave them out"),
         ("augment: {q: 1}", r"unknown key augment\.q"),
         ("network: {channel_mult: 2}", r"network\.channel_mult is 2; it must be a list"),
-        ("network: {channel_mult: [a]}", r"network\.channel_mult is 'a'; it must be a whole number"),
-        ("data: {centre: 1}", r"data\.centre is 1; it must be true or false"),
+        ("network: {channel_mult: [a]}", r"network\.channel_mult is \['a'\]; it must be a list of whole numbers"),
+        ("data: {center: maybe}", r"data\.center is 'maybe'; it must be true or false"),
         ("data: mnist", "data is 'mnist'; it must be a section"),
         ("sigma_data: 0", r"sigma_data is 0\.0; it must be a finite number, 1e-06 or more, 1e\+06 or less"),
         ("{design: {preconditioning: vp, loss: vp}, sigma_data: .nan}", "sigma_data is nan"),
-        ("sigma_data: 1\nsigma_data: 2", "sigma_data is given twice"),
+        ("sigma_data: 1\nsigma_data: 2", "(?s)is not valid YAML.*duplicate key sigma_data"),
+        ("data: {name: '${nowhere}'}", "key 'nowhere' not found"),
+        ("sigma_data: '???'", "missing mandatory value: sigma_data"),
         ("[1, 2]", "the file is .* it must be a section"),
         ("{unclosed", "is not valid YAML"),
         ("sigma_data: !!python/object/apply:os.getcwd []", "is not valid YAML"),
@@ -109,7 +111,7 @@ def test_overrides_change_single_settings():
 def test_mistakes_in_a_file_are_named(tmp_path, text, message):
     path = tmp_path / "wrong.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((LessonError, ValueError), match=message):
         load_config(path)
 
 
@@ -118,5 +120,25 @@ def test_an_unknown_configuration_and_a_bad_override_are_named():
         load_config("leson")
     with pytest.raises(LessonError, match="'batch_size' is no setting"):
         load_config("smoke", ["batch_size"])
-    with pytest.raises(LessonError, match="sigma_data is a value, not a section"):
+    with pytest.raises(LessonError, match=r"sigma_data is \{'x': 1\}; it must be a number"):
         load_config("smoke", ["sigma_data.x=1"])
+
+
+def test_a_small_file_that_would_unfold_to_gigabytes_is_refused(tmp_path):
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 10))
+    (tmp_path / "bomb.yaml").write_text(bomb)
+    with pytest.raises(LessonError, match=r"bomb\.yaml is not valid YAML: .*exceeds"):
+        load_config(tmp_path / "bomb.yaml")
+
+
+OVER = ["training.clip_norm=inf", "training.learning_rate=1e-5"]
+
+
+def test_what_is_written_is_read_again_and_so_is_the_spelling_of_version_0_1(tmp_path):
+    config = load_config("edm", [*OVER, "data.center=true"])
+    (tmp_path / "config.yaml").write_text(config_to_yaml(config))
+    assert load_config(tmp_path / "config.yaml") == config
+    tree = config_to_dict(config)
+    tree["data"]["centre"] = tree["data"].pop("center")
+    assert config_from_dict(tree) == load_config("edm", [*OVER, "data.centre=true"]) == config
