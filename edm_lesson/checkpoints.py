@@ -7,7 +7,7 @@ verified before a single weight is used.
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
@@ -79,7 +79,21 @@ def _load_checkpoint(path):
     tensors, header = load_tensors(path)
     if not header.keys() >= {"config", "state"}:
         raise LessonError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
-    return Checkpoint(config_from_dict(header["config"], str(path)), tensors, header["state"])
+    config, state = config_from_dict(header["config"], str(path)), header["state"]
+    mean = torch.tensor(state.pop("offset", 0.0)).reshape(-1, 1, 1)
+    if mean.any():
+        config = replace(config, data=replace(config.data, center=True))
+        tensors = _with_mean(tensors, mean.repeat(config.data.img_channels // len(mean), 1, 1))
+    return Checkpoint(config, tensors, state)
+
+
+def _with_mean(tensors, mean):
+    """The `tensors` of version 0.1, which took a mean off the images, named as those of a denoiser that does it."""
+    named = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        named |= {name: tensor} if part == "optimizer" else {f"{part}.denoiser.{rest}": tensor, f"{part}.mean": mean}
+    return named
 
 
 def optimizer_tensors(optimizer):
@@ -178,12 +192,12 @@ def load_denoiser(name_or_path, device=None):
 
     `name_or_path` is "lesson" or "lesson-conditional", the models that come with the course, a checkpoint file, or the
     folder of a training run. `device` defaults to the best there is (`data.choose_device`). The denoiser carries its
-    `config` and the `offset` that its images are centred by (see `data.Images`). Raises `LessonError`.
+    `config`.
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
     checkpoint.restore("ema", denoiser)
-    denoiser.config, denoiser.offset = checkpoint.config, tuple(checkpoint.state["offset"])
+    denoiser.config = checkpoint.config
     device = choose_device(device)
     return denoiser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 

@@ -107,7 +107,7 @@ def train(
 
 def look_at(images, settings, resume):
     """What there is to say of images to train on, sentence by sentence; `ValueError` where nothing can be learned."""
-    measured = images.statistics()["std"]
+    measured = images.statistics(settings.data.center)["std"]
     yield f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}"
     if measured < 1e-3:
         raise ValueError(
@@ -193,7 +193,7 @@ def sample(
 
     def keep(step, sigma, x, denoised):
         if step % 2 == 0:
-            frames.append(to_uint8(x / max(1.0, sigma), denoiser.offset))
+            frames.append(to_uint8(x / max(1.0, sigma)))
             names.append(f"σ = {sigma:.2g}")
 
     samples = sample_images(
@@ -201,7 +201,7 @@ def sample(
         sampler=sampler, num_steps=num_steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho,
         S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise, callback=keep if film else None,
     )  # fmt: skip
-    pixels = to_uint8(samples, denoiser.offset)
+    pixels = to_uint8(samples)
     out.parent.mkdir(parents=True, exist_ok=True)
     if film:
         from edm_lesson.plots import strip

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -11,7 +12,7 @@ from edm_lesson.augment import AugmentPipe
 from edm_lesson.checks import check_choice
 from edm_lesson.losses import DenoisingLoss, EDMLoss, IDDPMLoss, VELoss, VPLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
-from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
+from edm_lesson.preconditioning import Centered, EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
 from edm_lesson.samplers import Denoiser, clip_range, general_sampler
 from edm_lesson.schedules import (
     LinearSchedule,
@@ -94,11 +95,12 @@ def build_network(config: "Config") -> Module:
     return network(config.data.img_resolution, config.data.img_channels, augment_dim=augment_dim, **settings)
 
 
-def build_denoiser(config: "Config") -> Precond:
-    """The untrained denoiser that a `Config` describes, on the CPU."""
+def build_denoiser(config: "Config") -> Precond | Centered:
+    """The untrained denoiser that a `Config` describes, on the CPU; where it takes a mean off, that is still 0."""
     column = config.design.preconditioning
     settings = {"sigma_data": config.sigma_data} if column == "edm" else {}
-    return DESIGNS[column].precond(build_network(config), **settings)
+    denoiser = DESIGNS[column].precond(build_network(config), **settings)
+    return Centered(denoiser, torch.zeros(config.data.img_channels, 1, 1)) if config.data.center else denoiser
 
 
 def build_loss(config: "Config") -> DenoisingLoss:

@@ -4,7 +4,7 @@ D(x; sigma) = c_skip * x + c_out * F(c_in * x; c_noise)
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edm_lesson.checks import (
     check_answer,
@@ -131,6 +131,33 @@ class IDDPMPrecond(Precond):
         sigma = torch.as_tensor(sigma)
         levels = self.levels.to(sigma.device, torch.promote_types(sigma.dtype, torch.float32))
         return levels[nearest_level(levels, sigma)]
+
+
+class Centered(nn.Module):
+    """A denoiser of images around 0 made one of images around `mean`: D(x; sigma) = D0(x - mean; sigma) + mean.
+
+    `denoiser` is D0; `mean`, a number or one a channel (C, 1, 1), is a buffer and travels with the weights. The noise
+    has mean 0, so nothing here depends on sigma.
+    """
+
+    def __init__(self, denoiser: nn.Module, mean: Tensor | float):
+        super().__init__()
+        self.denoiser = denoiser
+        self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+        self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
+        self.label_dim, self.augment_dim = denoiser.label_dim, denoiser.augment_dim
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).clone())
+
+    def forward(
+        self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
+        """The denoised images, float32 (B, C, H, W); all is as in `Precond.forward`."""
+        check_images(x, self.img_channels)
+        return self.denoiser(x - self.mean, sigma, class_labels, augment_labels) + self.mean
+
+    def round_sigma(self, sigma: Tensor | float) -> Tensor:
+        """The nearest noise level that the network knows."""
+        return self.denoiser.round_sigma(sigma)
 
 
 def nearest_level(levels, sigma):

@@ -3,6 +3,8 @@
 import errno
 import os
 import pickle
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,7 +145,7 @@ def test_the_shipped_models_load_ready_to_sample(name):
     denoiser = load_denoiser(name, device="cpu")
     assert not denoiser.training
     assert not any(parameter.requires_grad for parameter in denoiser.parameters())
-    assert (denoiser.img_channels, denoiser.img_resolution, denoiser.offset) == (1, 28, (0.0,))
+    assert (denoiser.img_channels, denoiser.img_resolution) == (1, 28)
     assert denoiser.config == load_config(name), "the shipped weights belong to the shipped configuration"
     assert checkpoints.find_checkpoint(name).stat().st_size <= 8_000_000
 
@@ -157,15 +159,32 @@ def test_a_missing_shipped_model_says_what_to_run(tmp_path, monkeypatch):
 
 
 def test_a_run_and_its_exported_model_load_the_averaged_weights(tmp_path):
-    images = Images(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32)).centred()
-    trainer = Trainer(load_config("smoke", ["training.images=64"]), images, tmp_path, "cpu").train(progress=False)
+    images = Images(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32))
+    config = load_config("smoke", ["training.images=64", "data.center=true"])
+    trainer = Trainer(config, images, tmp_path, "cpu").train(progress=False)
     trainer.save_denoiser(tmp_path / "small.safetensors")
     for place in (tmp_path, tmp_path / "checkpoint.safetensors", tmp_path / "small.safetensors"):
         denoiser = load_denoiser(place, device="cpu")
-        assert denoiser.offset == pytest.approx(images.offset)
+        assert torch.equal(denoiser.mean, images.mean())
         for loaded, averaged in zip(denoiser.parameters(), trainer.ema_denoiser.parameters(), strict=True):
             assert torch.equal(loaded, averaged)
     assert any(
         not torch.equal(raw, averaged)
         for raw, averaged in zip(trainer.denoiser.parameters(), trainer.ema.parameters(), strict=True)
     )
+
+
+def test_a_run_of_version_0_1_whose_images_were_centered_is_loaded_and_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(Path(__file__).parent / "version_0_1", folder)
+    denoiser = load_denoiser(folder, device="cpu")
+    assert denoiser.mean.flatten().tolist() == pytest.approx([-0.2152727, -0.2182943, -0.1939530], abs=1e-6)
+    x = torch.linspace(-1, 1, 3 * 64).reshape(1, 3, 8, 8)
+    answered = [-0.5575656, -0.4162936, -0.2748060, -0.1340267, 0.0070368, 0.1632286, 0.3043905]  # by version 0.1
+    assert denoiser(x, 0.7).flatten()[::31].tolist() == pytest.approx(answered, abs=1e-4)
+
+    pixels = torch.randint(0, 200, (32, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    trainer = Trainer(load_config(folder / "config.yaml"), Images(pixels, torch.zeros(32)), folder, "cpu").resume()
+    assert trainer.images_seen == 32
+    torch.testing.assert_close(trainer.denoiser.mean, trainer.images.mean())
+    assert trainer.train(progress=False).images_seen == 64

@@ -148,7 +148,7 @@ def test_own_colour_pictures_can_be_trained_on(run, tmp_path):
         for number in range(4):
             noise = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8).numpy()
             Image.fromarray(noise).save(pictures / label / f"{number}.png")
-    settings = ["data.img_resolution=32", "data.img_channels=3", "data.centre=true"]
+    settings = ["data.img_resolution=32", "data.img_channels=3", "data.center=true"]
     code, text, error = run(
         "train",
         *TINY,

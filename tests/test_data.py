@@ -1,6 +1,5 @@
 """Data: MNIST from the repository, verified; own pictures; and what is said when something is missing or damaged."""
 
-import gzip
 import hashlib
 import shutil
 import urllib.request
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 
 from edm_lesson import LessonError
 from edm_lesson.data import Images, choose_device, load_images, normalize, to_uint8
@@ -54,28 +54,28 @@ def test_mnist_is_what_it_is_known_to_be(mnist):
 
 def test_pixels_survive_the_way_to_minus_one_and_one_and_back():
     pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
-    for offset in [(0.0,), (-0.739,)]:
-        assert torch.equal(to_uint8(normalize(pixels, offset), offset), pixels)
+    assert torch.equal(to_uint8(normalize(pixels)), pixels)
     assert (normalize(pixels).min(), normalize(pixels).max()) == (-1, 1)
     assert to_uint8(torch.tensor([[[[-3.0, 3.0]]]])).flatten().tolist() == [0, 255]
 
 
-def test_padding_and_centring(mnist):
+def test_padding():
     padded = load_images("mnist", "test", img_resolution=32)
     assert padded.pixels.shape == (10_000, 1, 32, 32)
     assert torch.equal(padded.pixels[:, :, 2:-2, 2:-2], load_images("mnist", "test").pixels)
     assert padded.pixels.sum() == padded.pixels[:, :, 2:-2, 2:-2].sum(), "the border is black"
-    centred = load_images("mnist", centre=True)
-    assert centred.batch(slice(None)).double().mean().item() == pytest.approx(0, abs=1e-6)
-    assert centred.statistics()["std"] == pytest.approx(mnist.statistics()["std"])
-    assert centred.statistics()["rms"] == pytest.approx(centred.statistics()["std"], abs=1e-9)
 
 
-def test_colour_is_centred_channel_by_channel():
+def test_the_mean_is_measured_channel_by_channel():
     pixels = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
     pixels[:, 0] //= 4
-    batch = Images(pixels, torch.zeros(50)).centred().batch()
-    torch.testing.assert_close(batch.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    images = Images(pixels, torch.zeros(50))
+    batch = images.batch().double()
+    assert images.mean().dtype == torch.float32
+    torch.testing.assert_close(images.mean().double(), batch.mean(dim=(0, 2, 3))[:, None, None], atol=1e-6, rtol=0)
+    for values, found in [(batch, images.statistics()), (batch - images.mean(), images.statistics(center=True))]:
+        measured = values.mean(), values.std(correction=0), values.square().mean().sqrt()
+        assert found.values() == pytest.approx([value.item() for value in measured], abs=1e-6)
 
 
 PIXELS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
@@ -94,10 +94,6 @@ PIXELS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
         ({"labels": torch.zeros(4, dtype=torch.bool)}, r"labels is torch\.bool"),
         ({"labels": torch.tensor([0, 1, 2.5, 3])}, "labels contains 2.5"),
         ({"labels": torch.tensor([0, 1, -1, 3])}, "labels contains -1"),
-        ({"offset": (0.1, 0.2)}, r"offset is \(0.1, 0.2\); it must be a tuple of 1 or 3 number"),
-        ({"offset": ()}, r"offset is \(\)"),
-        ({"offset": 0.5}, r"offset is 0\.5; it must be a tuple"),
-        ({"offset": (float("nan"),)}, "offset is nan"),
     ],
 )
 def test_what_is_no_data_set_is_refused(fields, message):
@@ -106,31 +102,42 @@ def test_what_is_no_data_set_is_refused(fields, message):
 
 
 @pytest.mark.parametrize("labels", [torch.zeros(4), torch.arange(4), torch.arange(4, dtype=torch.uint8)])
-@pytest.mark.parametrize("offset", [(0.5,), (0.1, 0.2, 0.3)])
-def test_labels_may_be_any_whole_numbers_and_an_offset_one_or_one_a_channel(labels, offset):
-    expected = torch.full((4, 3, 8, 8), -1.0) - torch.tensor(offset).reshape(-1, 1, 1)
-    torch.testing.assert_close(Images(PIXELS, labels, offset).batch(), expected)
+def test_labels_may_be_any_whole_numbers(labels):
+    assert torch.equal(Images(PIXELS, labels).batch(), torch.full((4, 3, 8, 8), -1.0))
 
 
 def test_images_of_one_grey_do_not_spread():
     for value in range(256):
         images = Images(torch.full((3, 1, 7, 7), value, dtype=torch.uint8), torch.zeros(3))
-        for same in (images, images.centred()):
-            spread = same.statistics()["std"]
+        for center in (False, True):
+            spread = images.statistics(center)["std"]
             assert isinstance(spread, float), "not complex"
             assert spread == pytest.approx(0, abs=1e-12)
 
 
-def test_files_are_extracted_once_from_a_folder_that_is_only_read(places):
-    archives, extracted = places
-    archives.chmod(0o555)
-    load_images("mnist")
-    assert not list(archives.glob("*ubyte"))
-    times = {path: path.stat().st_mtime_ns for path in extracted.glob("*")}
-    assert len(times) == 4
-    load_images("mnist", "test")
-    assert {path: path.stat().st_mtime_ns for path in extracted.glob("*")} == times
-    archives.chmod(0o755)
+def test_mnist_is_read_in_memory_and_nothing_is_written(places, mnist):
+    data, cache = places
+    data.chmod(0o555)
+    before = sorted(path.name for path in data.iterdir())
+    again = load_images("mnist")
+    assert torch.equal(again.pixels, mnist.pixels)
+    assert torch.equal(again.labels, mnist.labels)
+    assert sorted(path.name for path in data.iterdir()) == before
+    assert not cache.parent.parent.exists()
+    data.chmod(0o755)
+
+
+def test_archives_that_were_fetched_by_hand_are_read_where_they_were_put(places, monkeypatch, no_network):
+    data, cache = places
+    shutil.copytree(data, cache)
+    shutil.copytree(data, cache.parent.parent / "FashionMNIST" / "raw")
+    monkeypatch.setenv("EDM_LESSON_DATA", str(data.parent / "empty"))
+    assert len(load_images("mnist", "test")) == 10_000
+    digests = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in data.iterdir()}
+    with pytest.raises(LessonError, match=r"FashionMNIST.*ubyte\.gz is damaged"):
+        load_images("fashion_mnist", "test")  # for these are MNIST's
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", list(digests.items()))
+    assert torch.equal(load_images("fashion_mnist", "test").pixels, load_images("mnist", "test").pixels)
 
 
 def flip(path, position=5000):
@@ -146,36 +153,20 @@ def truncate(path):
 @pytest.mark.parametrize("damage", [flip, truncate])
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
 def test_a_damaged_archive_is_named_and_nothing_is_loaded(places, damage, name):
-    archives, extracted = places
+    archives, _ = places
     expected = hashlib.sha256((archives / f"{name}.gz").read_bytes()).hexdigest()
     damage(archives / f"{name}.gz")
     found = hashlib.sha256((archives / f"{name}.gz").read_bytes()).hexdigest()
     with pytest.raises(LessonError, match=rf"{name}\.gz is damaged .* digest is {found}, expected {expected}"):
-        load_images("mnist")
-    assert not (extracted / name).exists()
-
-
-@pytest.mark.parametrize("damage", [flip, truncate])
-def test_a_damaged_extracted_file_is_named_and_not_loaded(places, damage):
-    archives, extracted = places
-    load_images("mnist")
-    target = extracted / "train-images-idx3-ubyte"
-    damage(target)
-    found = hashlib.sha256(target.read_bytes()).hexdigest()
-    expected = hashlib.sha256(gzip.decompress((archives / "train-images-idx3-ubyte.gz").read_bytes())).hexdigest()
-    with pytest.raises(
-        LessonError, match=f"train-images-idx3-ubyte is damaged .* digest is {found}, expected {expected}"
-    ):
-        load_images("mnist")
-    target.unlink()
-    assert len(load_images("mnist")) == 60_000
+        load_images("mnist", "test" if name.startswith("t10k") else "train")
 
 
 def test_a_cache_that_can_not_be_written_says_how_to_choose_another(places, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("EDM_LESSON_CACHE", str(tmp_path / "file"))
-    with pytest.raises(LessonError, match="set EDM_LESSON_CACHE"):
-        load_images("mnist")
+    for name in ("fashion_mnist", "cifar10"):
+        with pytest.raises(LessonError, match=r"Can't use the cache .*set EDM_LESSON_CACHE"):
+            load_images(name)
 
 
 @pytest.mark.parametrize(
@@ -193,15 +184,6 @@ def test_without_a_network_it_says_where_to_fetch_and_where_to_put(
     monkeypatch.setenv("EDM_LESSON_CACHE", str(tmp_path / "cache"))
     with pytest.raises(LessonError, match=f"(?s){name} is not on this machine.*{address}.* into .*{folder}"):
         load_images(name)
-
-
-def test_archives_put_there_by_hand_are_used(places, monkeypatch, no_network):
-    archives, extracted = places
-    extracted.mkdir(parents=True)
-    for path in archives.iterdir():
-        shutil.copy(path, extracted)
-    monkeypatch.setenv("EDM_LESSON_DATA", str(archives / "nowhere"))
-    assert len(load_images("mnist", "test")) == 10_000
 
 
 def picture(path, size, colour):

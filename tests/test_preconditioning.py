@@ -1,6 +1,7 @@
 """The preconditionings: their coefficients, EDM's promise of unit variance, and what they take and refuse."""
 
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from edm_lesson.checks import check_sigma
 from edm_lesson.losses import EDMLoss
-from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, VEPrecond, VPPrecond
+from edm_lesson.preconditioning import Centered, EDMPrecond, IDDPMPrecond, VEPrecond, VPPrecond
 from edm_lesson.schedules import iddpm_table
 
 
@@ -49,10 +50,10 @@ def test_the_denoiser_puts_them_together():
     torch.testing.assert_close(denoiser.network.seen[1], sigma.log() / 4)
 
 
-@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0, 10.0, 80.0])
-def test_input_and_target_have_unit_variance_with_the_standard_deviation_of_mnist(mnist, sigma, centre):
-    y = (mnist.centred() if centre else mnist).batch(slice(2000)).double()
+def test_input_and_target_have_unit_variance_with_the_standard_deviation_of_mnist(mnist, sigma, center):
+    y = (mnist.batch(slice(2000)) - (mnist.mean() if center else 0)).double()
     denoiser = EDMPrecond(Echo(), y.std().item())
     x = y + sigma * torch.randn(y.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     c_skip, c_out, c_in, _ = denoiser.coefficients(torch.tensor(sigma, dtype=torch.float64))
@@ -341,3 +342,29 @@ def test_augmentation_labels_compile_into_one_graph(make_denoiser):
     compiled = torch.compile(denoiser, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x, sigma, None, labels), denoiser(x, sigma, None, labels))
     assert not torch.equal(denoiser(x, sigma, None, labels), denoiser(x, sigma)), "the labels count"
+
+
+def test_a_mean_is_taken_off_before_and_added_after_whatever_it_wraps(make_denoiser):
+    inner, mean = make_denoiser(img_channels=3, img_resolution=8, label_dim=4), torch.tensor([0.3, -0.5, 0.0])
+    denoiser = Centered(inner, mean.reshape(-1, 1, 1))
+    x, sigma, labels = torch.randn(2, 3, 8, 8), torch.tensor([0.5, 20.0]), torch.tensor([3, 1])
+    expected = inner(x - mean.reshape(-1, 1, 1), sigma, labels) + mean.reshape(-1, 1, 1)
+    assert torch.equal(denoiser(x, sigma, labels), expected)
+    for name in ("img_channels", "img_resolution", "label_dim", "augment_dim", "sigma_min", "sigma_max"):
+        assert getattr(denoiser, name) == getattr(inner, name)
+    assert denoiser.round_sigma(0.7) == inner.round_sigma(0.7)
+    with pytest.raises(ValueError, match="x has 1 channels"):
+        denoiser(x[:, :1], sigma, labels)  # a mean of three channels would spread one over three
+    assert denoiser.state_dict()["mean"].flatten().tolist() == mean.tolist()
+    same = deepcopy(denoiser)
+    same.mean.zero_()
+    assert torch.equal(same(x, sigma, labels), inner(x, sigma, labels))
+    assert torch.equal(denoiser(x, sigma, labels), expected)
+
+
+def test_training_on_a_mean_that_is_taken_off_is_training_on_centered_images(make_denoiser):
+    inner, images, mean = make_denoiser(img_resolution=8), torch.randn(4, 1, 8, 8) - 0.7, -0.7
+    loss = EDMLoss()
+    plain = loss(inner, images - mean, generator=torch.Generator().manual_seed(0))
+    wrapped = loss(Centered(inner, mean), images, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(wrapped, plain, rtol=1e-3, atol=1e-4)

@@ -197,7 +197,7 @@ def test_a_step_reads_nothing_back_from_the_device(few):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_does_not_wait_for_the_gpu(few):
-    trainer = Trainer(short("data.centre=true"), few.centred(), device="cuda")
+    trainer = Trainer(short("data.center=true"), few, device="cuda")
     trainer.step()
     torch.cuda.set_sync_debug_mode("error")
     try:

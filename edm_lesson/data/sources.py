@@ -1,21 +1,19 @@
 """Where images come from: MNIST, which travels with the course, other named sets, folders of pictures, `.npz` files.
 
-MNIST comes with the repository and needs no network. Two environment variables move things elsewhere:
-`EDM_LESSON_DATA`, the folder that holds `MNIST/raw` and `pretrained` (default: `data/` of the repository), and
-`EDM_LESSON_CACHE`, where archives are extracted and downloads kept (default: `~/.cache/edm_lesson`).
+Two environment variables move things elsewhere: `EDM_LESSON_DATA`, the folder that holds `MNIST/raw`, `pretrained` and
+`results`, and `EDM_LESSON_CACHE`, where downloads are kept (default: `~/.cache/edm_lesson`).
 """
 
 import gzip
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from edm_lesson import LessonError
-from edm_lesson.checks import check_count
+from edm_lesson.checks import check_choice, check_count
 from edm_lesson.data.images import Images, choose_device
 
 # SHA-256 of the canonical MNIST archives (data/README.md).
@@ -28,18 +26,29 @@ MNIST_ARCHIVES = {
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
-def data_folder():
-    """The folder of shipped files: `EDM_LESSON_DATA`, or `data/` beside the package in the repository."""
-    return Path(os.environ.get("EDM_LESSON_DATA") or Path(__file__).resolve().parents[2] / "data").expanduser()
+def data_folder() -> Path:
+    """The folder of what travels with the course: `EDM_LESSON_DATA`, or `data/` of the repository, or, where the
+    package is installed, `edm_lesson/shipped`."""
+    package = Path(__file__).resolve().parents[1]
+    in_repository = (package.parent / "data" / "MNIST").is_dir()
+    default = package.parent / "data" if in_repository else package / "shipped"
+    return Path(os.environ.get("EDM_LESSON_DATA") or default).expanduser()
 
 
-def cache_folder():
-    """The folder for extracted and downloaded files: `EDM_LESSON_CACHE`, or `~/.cache/edm_lesson`."""
+def cache_folder() -> Path:
+    """The folder for downloads: `EDM_LESSON_CACHE`, or `~/.cache/edm_lesson`."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get("EDM_LESSON_CACHE") or f"{base}/edm_lesson").expanduser()
 
 
-def load_images(name, split="train", *, img_resolution=None, img_channels=None, centre=False, device="cpu"):
+def load_images(
+    name: str | Path,
+    split: str = "train",
+    *,
+    img_resolution: int | None = None,
+    img_channels: int | None = None,
+    device: torch.device | str = "cpu",
+) -> Images:
     """A data set as one uint8 tensor.
 
     Parameters
@@ -53,19 +62,16 @@ def load_images(name, split="train", *, img_resolution=None, img_channels=None, 
     img_resolution : the named sets are padded with black to this size; pictures of a folder are scaled and cropped
         to it; the images of an `.npz` file must have it. Default: as they are.
     img_channels : 1 or 3; pictures of a folder are converted. Default: as they are (folders: 3).
-    centre : subtract the mean from every batch.
-
-    Raises `ValueError` for an unknown name, split or size, and `LessonError` where a file is missing, damaged or not as
-    described here.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split is {split!r}; it must be 'train' or 'test'.")
+    check_choice("split", split, ("train", "test"))
     if img_channels not in (None, 1, 3):
         raise ValueError(f"img_channels is {img_channels!r}; it must be 1 or 3.")
     if img_resolution is not None:
         check_count("img_resolution", img_resolution)
-    if name in ("mnist", "fashion_mnist", "cifar10"):
-        images = _load_named(name, split)
+    if name in ("mnist", "fashion_mnist"):
+        images = _load_mnist(name, split)
+    elif name == "cifar10":
+        images = _load_cifar10(split)
     elif Path(name).expanduser().is_dir():
         images = _load_folder(Path(name).expanduser(), img_resolution, img_channels or 3)
     elif str(name).endswith(".npz"):
@@ -78,93 +84,66 @@ def load_images(name, split="train", *, img_resolution=None, img_channels=None, 
         raise ValueError(f"{name} has {images.pixels.shape[1]} channel(s), and img_channels is {img_channels}.")
     if img_resolution is not None:
         images = images.padded(img_resolution)
-    return (images.centred() if centre else images).to(choose_device(device))
+    return images.to(choose_device(device))
 
 
-def _load_named(name, split):
+def _load_mnist(name, split):
+    """MNIST or Fashion-MNIST out of their archives, which are read in memory: nothing is extracted."""
+    folder, digests = data_folder() / "MNIST" / "raw", MNIST_ARCHIVES
+    if name == "fashion_mnist" or not all((folder / file).is_file() for file in digests):
+        from torchvision import datasets
+
+        dataset = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
+        folder, digests = cache_folder() / dataset.__name__ / "raw", digests if name == "mnist" else dataset.resources
+        if not all((folder / file).is_file() for file in dict(digests)):
+            _download(name, dataset, split == "train", dataset.mirrors[0], folder)
+    part = "train" if split == "train" else "t10k"
+    pixels, labels = [
+        _read_archive(folder / f"{part}-{file}-ubyte.gz", dict(digests), header)
+        for file, header in {"images-idx3": 16, "labels-idx1": 8}.items()
+    ]
+    return Images(pixels.reshape(-1, 1, 28, 28), labels.long())
+
+
+def _read_archive(archive, digests, header):
+    """The bytes in an archive of the MNIST family, behind its `header` of so many bytes, as a uint8 tensor."""
+    packed, expected = archive.read_bytes(), digests[archive.name]
+    algorithm = "sha256" if len(expected) == 64 else "md5"  # the latter for Fashion-MNIST
+    found = hashlib.new(algorithm, packed, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise LessonError(
+            f"{archive} is damaged or was changed: its digest is {found}, expected {expected}. Restore the file (in a "
+            "checkout: git checkout -- data), or delete it and fetch it again."
+        )
+    return torch.frombuffer(bytearray(gzip.decompress(packed)), dtype=torch.uint8, offset=header)
+
+
+def _load_cifar10(split):
     from torchvision import datasets
 
-    train = split == "train"
+    dataset = _download("cifar10", datasets.CIFAR10, split == "train", datasets.CIFAR10.url, cache_folder())
+    return Images(torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets))
+
+
+def _download(name, dataset, train, address, place):
+    """A data set of torchvision's, downloaded into the cache where it is not there yet; torchvision checks the MD5s."""
     try:
-        if name == "cifar10":
-            dataset = _download(name, datasets.CIFAR10, train)
-            return Images(
-                torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets)
-            )
-        dataset_class = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}[name]
-        folder = Path(dataset_class.__name__, "raw")
-        digests = MNIST_ARCHIVES if name == "mnist" else dict(dataset_class.resources)
-        archives = data_folder() / folder
-        if not all((archives / file).is_file() for file in digests):
-            archives = cache_folder() / folder
-        if not all((archives / file).is_file() for file in digests):
-            _download(name, dataset_class, train)
-        for file, digest in digests.items():
-            _extract(archives / file, digest, cache_folder() / folder / Path(file).stem)
-        dataset = dataset_class(cache_folder(), train=train)
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LessonError(
             f"Can't use the cache ({error}): set EDM_LESSON_CACHE to a folder with space that you can write to."
         ) from error
-    return Images(dataset.data[:, None].contiguous(), dataset.targets.long())
-
-
-def _download(name, dataset_class, train):
-    """The torchvision data set, downloaded into the cache where it is not there yet; torchvision checks the MD5s."""
     try:
-        return dataset_class(cache_folder(), train=train, download=True)
-    except PermissionError:
-        raise
-    except (OSError, RuntimeError) as error:  # no network, a proxy, a damaged download
-        if hasattr(dataset_class, "url"):
-            address, place = dataset_class.url, cache_folder()
-        else:
-            address, place = dataset_class.mirrors[0], cache_folder() / dataset_class.__name__ / "raw"
+        return dataset(cache_folder(), train=train, download=True)
+    except (OSError, RuntimeError) as error:  # no network, a proxy, a damaged download, a full disk
         raise LessonError(
             f"{name} is not on this machine and could not be downloaded ({str(error).strip()}). Fetch it by hand from "
-            f"{address} and put the archive(s), as they are, into {place}."
+            f"{address} and put the archive(s), as they are, into {place}; or set EDM_LESSON_CACHE to another folder."
         ) from error
 
 
-def _digest(data, expected):
-    """The digest of `data` in the algorithm that `expected` is written in: SHA-256 (64 digits) or MD5 (32)."""
-    return hashlib.new("sha256" if len(expected) == 64 else "md5", data, usedforsecurity=False).hexdigest()
-
-
-def _verify(path, data, expected, remedy):
-    found = _digest(data, expected)
-    if found != expected:
-        raise LessonError(f"{path} is damaged or was changed: its digest is {found}, expected {expected}. {remedy}")
-
-
-def _extract(archive, expected, target):
-    """Verify `archive`, extract it to `target` where that is missing, and verify `target` against it."""
-    packed = archive.read_bytes()
-    _verify(
-        archive,
-        packed,
-        expected,
-        "Restore the file (in a checkout: git checkout -- data), or delete it and fetch it again.",
-    )
-    content = gzip.decompress(packed)
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
-            file.write(content)
-        os.replace(file.name, target)  # whole or not at all
-    _verify(
-        target,
-        target.read_bytes(),
-        hashlib.sha256(content).hexdigest(),
-        "Delete it: it is extracted again from the archive.",
-    )
-
-
 def _read_picture(path, mode):
-    """The picture in `path`, upright and on black, in the `mode` "L" or "RGB"; 16 bits are scaled to 8.
-
-    Raises `ValueError` for floating-point numbers and for more than 16 bits, and whatever Pillow raises.
-    """
+    """The picture in `path`, upright and on black, in the `mode` "L" or "RGB"; 16 bits are scaled to 8."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as picture:
@@ -175,7 +154,8 @@ def _read_picture(path, mode):
         values = np.array(picture)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError(f"it holds numbers from {values.min()} to {values.max()}: save it with 8 or 16 bits")
-        values[values == picture.info.get("transparency", 0)] = 0
+        if "transparency" in picture.info:
+            values[values == picture.info["transparency"]] = 0
         picture = Image.fromarray((values / 257).round().astype(np.uint8))
     elif picture.mode in ("P", "PA", "LA", "RGBA", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")

@@ -109,4 +109,4 @@ def evaluate(denoiser: nn.Module, judge: Judge, seed: int = 0, **settings: Any) 
     count, label_dim = judge.count, getattr(denoiser, "label_dim", 0)
     asked = {"classes": torch.arange(count) % label_dim} if label_dim else {}
     samples = sample_images(denoiser, count, seed=seed * count, classes=range(label_dim) or None, **settings)
-    return judge(to_uint8(samples, getattr(denoiser, "offset", (0.0,))), **asked)
+    return judge(to_uint8(samples), **asked)

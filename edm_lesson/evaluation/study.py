@@ -11,12 +11,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import yaml
 
 from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_denoiser
 from edm_lesson.checks import check_choice, check_count
-from edm_lesson.config import CONFIG_FOLDER, Config, load_config
+from edm_lesson.config import CONFIG_FOLDER, Config, load_config, read_yaml
 from edm_lesson.data import choose_device
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation.judge import Judge, batch_size_for, evaluate
@@ -47,7 +46,7 @@ def study_names() -> list[str]:
 def load_study(name: str, images: int | None = None) -> Study:
     """The study of that name (`study_names()`), each training on `images` images (default: the study's own number)."""
     check_choice("study", name, study_names())
-    tree = yaml.safe_load((CONFIG_FOLDER / "studies" / f"{name}.yaml").read_text(encoding="utf-8"))
+    tree = read_yaml(CONFIG_FOLDER / "studies" / f"{name}.yaml")
     budget = tree["images"] if images is None else images
     check_count("images", budget)
     rows, before = {}, []

@@ -20,14 +20,13 @@ from pathlib import Path
 from shutil import which
 
 import torch
-import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.nn import Module
 
 from edm_lesson import LessonError, __version__
 from edm_lesson.checkpoints import load_checkpoint, previous_path, save_checkpoint
-from edm_lesson.config import Config, config_to_dict
+from edm_lesson.config import Config, config_to_yaml
 from edm_lesson.data import save_grid, to_uint8
 from edm_lesson.samplers import sample_images
 from edm_lesson.training.distributed import is_first, wait_for_all, world_size
@@ -72,7 +71,7 @@ class Run:
                 )
             for old in others:
                 old.unlink()
-            write_text(self.folder / "config.yaml", yaml.safe_dump(config_to_dict(config), sort_keys=False))
+            write_text(self.folder / "config.yaml", config_to_yaml(config))
             changes = write_environment(self.folder, describe_environment(self.device, self.dtype))
             if changes and images_seen:
                 warnings.warn(f"This run won't end bitwise as if never interrupted: {changes}.", stacklevel=3)
@@ -91,12 +90,12 @@ class Run:
         """Write the checkpoint, and keep the one before it."""
         save_checkpoint(self.checkpoint, config, tensors, previous_path(self.checkpoint), **state)
 
-    def draw(self, denoiser: Module, images_seen: int, sampler: Callable, offset: tuple[float, ...]) -> None:
+    def draw(self, denoiser: Module, images_seen: int, sampler: Callable) -> None:
         """Draw 64 images from the seeds 0 to 63, the classes in turn, and write them to `samples/`."""
         path = self.folder / "samples" / f"{images_seen:09d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         samples = sample_images(denoiser, 64, classes=range(denoiser.label_dim) or None, sampler=sampler)
-        save_grid(to_uint8(samples, offset), path)
+        save_grid(to_uint8(samples), path)
 
 
 def checkpoint_path(folder: str | Path) -> Path:

@@ -76,6 +76,8 @@ class Trainer:
         with own_random_numbers():
             torch.manual_seed(seed_for("weights", 0, settings.seed))
             denoiser = build_denoiser(config)
+        if config.data.center:
+            denoiser.mean.copy_(images.mean())
         self.denoiser = denoiser.to(self.device, memory_format=torch.channels_last)
         self._parallel = distributed.parallel(self.denoiser)
         self.ema = make_ema(
@@ -148,7 +150,7 @@ class Trainer:
                     self.save()
                 if "sample" in due:
                     sampler = choose_sampler(self.config.design.sampler)
-                    self.run.draw(self.ema_denoiser, self.images_seen, sampler, self.images.offset)
+                    self.run.draw(self.ema_denoiser, self.images_seen, sampler)
                 if "log" in due and callback and first:
                     callback(self)
             if self.saved != self.images_seen:
@@ -225,7 +227,6 @@ class Trainer:
         return tensors | optimizer_tensors(self.optimizer), {
             "images_seen": self.images_seen,
             "seconds": self.seconds,
-            "offset": list(self.images.offset),
             "data": self._data,
             "losses": self.losses,
             "recent": self._recent,
@@ -261,7 +262,7 @@ class Trainer:
     def save_denoiser(self, path: str | Path) -> None:
         """Write the averaged denoiser alone, for sampling: a quarter of the size of a full checkpoint."""
         tensors = {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
-        save_checkpoint(path, self.config, tensors, images_seen=self.images_seen, offset=list(self.images.offset))
+        save_checkpoint(path, self.config, tensors, images_seen=self.images_seen)
 
     def resume(self) -> "Trainer":
         """Take up training where the run's checkpoint left off; returns self."""
@@ -317,9 +318,7 @@ def images_of(config: Config) -> Images:
     """The images that `config` trains on; the first process of a machine fetches them for the others."""
     data = config.data
     with distributed.first_before_others():
-        return load_images(
-            data.name, img_resolution=data.img_resolution, img_channels=data.img_channels, centre=data.centre
-        )
+        return load_images(data.name, img_resolution=data.img_resolution, img_channels=data.img_channels)
 
 
 def images_in(minutes: float, config: Config, images: Images, device: Device = None, seconds: float = 3.0) -> int:
