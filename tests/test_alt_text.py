@@ -1,11 +1,13 @@
 """Figures say in words what they show, and IPython stores it beside the picture."""
 
+import gc
 import json
 
 import pytest
 import torch
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.pylabtools import select_figure_formats
 
 from edm_lesson import course, plots
 from edm_lesson.plots.alt_text import describe
@@ -37,8 +39,8 @@ ramp = torch.linspace(1, 3, 21)
             "Chart: error: from 1 to 1, lowest 0 at 2. Across: σ, 1 to 3, logarithmic.",
         ),
         (lambda: plots.steps({"even": ramp.flip(0)}), "even: 21 marks from 3 to 1."),
-        (lambda: plots.measured({"Heun": ([7, 15], [[2, 4], [1, 1]])}, "nfe", "ratio"), "Heun: from 3 to 1."),
-        (lambda: plots.compared({"EMA": [2.0, 3.0]}, "ratio"), "EMA: 2 marks from 2 to 3."),
+        (lambda: plots.curves({"Heun": ([7, 15], [[2, 4], [1, 1]])}, "nfe", "ratio"), "Heun: from 3 to 1."),
+        (lambda: plots.dot_plot({"EMA": [2.0, 3.0]}, "ratio"), "EMA: 2 marks from 2 to 3."),
         (lambda: plots.bars({"EDM": [1.5], "VP": [2.5]}, ["seconds"]), "EDM: 1.5; VP: 2.5. Across: seconds,"),
         (lambda: plots.heatmap(torch.eye(2), "x", "y", title="weights"), "weights: a map of values from 0 to 1."),
         (
@@ -61,41 +63,41 @@ def test_a_slider_s_largest_and_smallest_settings_have_other_words():
     assert describe(plots.denoising(*images[:3], 0.1)) != describe(plots.denoising(*images[:3], 10.0))
 
 
-def test_ipython_stores_the_words_where_pages_look_for_them():
+@pytest.fixture
+def shell():
+    """IPython as in a kernel, without pyplot; what it displays is in `display_pub.outputs`."""
     shell = InteractiveShell.instance()
     shell.display_pub, before = CapturingDisplayPublisher(), shell.display_pub
-    try:
-        shell.run_cell(
-            "from IPython.core.pylabtools import select_figure_formats\n"
-            "select_figure_formats(get_ipython(), {'png'})\n"
-            "import torch; from edm_lesson import plots\n"
-            "display(plots.image_grid(torch.zeros(2, 1, 4, 4)))"
-        )
-        (shown,) = shell.display_pub.outputs
-    finally:
-        shell.display_pub = before
-        InteractiveShell.clear_instance()
+    yield shell
+    shell.display_pub = before
+    InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize("pyplot", [False, True])
+def test_ipython_stores_the_words_where_pages_look_for_them(shell, pyplot):
+    if pyplot:  # as in the kernel of a reader who imports it
+        select_figure_formats(shell, {"png"})
+    shell.run_cell("import torch; from edm_lesson import plots; display(plots.image_grid(torch.zeros(2, 1, 4, 4)))")
+    (shown,) = shell.display_pub.outputs
     assert shown["metadata"] == {"image/png": {"alt": "2 images in rows of 2."}}
     assert shown["data"]["text/plain"].startswith("<Figure size ")
     assert len(shown["data"]["image/png"]) > 100
 
 
-def test_figures_that_were_shown_are_freed_and_other_results_are_kept():
-    shell = InteractiveShell.instance()
+def test_a_new_figure_leaves_the_reader_s_results_alone(shell):
+    """`Out`, `_2` and the garbage that is theirs: what IPython and Python keep is their business."""
+    shell.run_cell("from edm_lesson import plots", store_history=True)
+    shell.run_cell("fig = plots.steps({'a': [2, 1]}); fig", store_history=True)
+    collected = []
+    gc.callbacks.append(notice := lambda phase, info: collected.append(info["generation"]))
     try:
-        for cell in ("import weakref; from edm_lesson import plots", "40 + 2", "fig = plots.steps({'a': [2, 1]})"):
-            shell.run_cell(cell, store_history=True)
-        shell.run_cell("shown = weakref.ref(fig); fig", store_history=True)
-        assert shell.user_ns["shown"]() is shell.user_ns["_"], "the last result is still at hand"
-        shell.run_cell("del fig", store_history=True)
-        for number in range(4):  # as many as `_`, `__` and `___` remember, and one more
-            shell.run_cell(f"{number}", store_history=True)
-        assert shell.user_ns["shown"]() is not None, "else the next line shows nothing"
-        shell.run_cell("other = plots.steps({'a': [2, 1]})", store_history=True)
-        assert shell.user_ns["shown"]() is None
-        assert shell.user_ns["Out"][2] == shell.user_ns["_2"] == 42
+        for _ in range(4):
+            shell.run_cell("plots.steps({'a': [2, 1]})", store_history=True)
     finally:
-        InteractiveShell.clear_instance()
+        gc.callbacks.remove(notice)
+    assert shell.user_ns["Out"][2] is shell.user_ns["_2"] is shell.user_ns["fig"]
+    assert set(shell.user_ns["Out"]) == {2, 3, 4, 5, 6}
+    assert collected.count(2) <= 2, "a full collection for every figure"
 
 
 def pictures(node):

@@ -1,43 +1,40 @@
 """Pictures: pure functions from tensors to figures, in one style.
 
-Every function closes the figure that it returns, so that a notebook shows it once. Images are
+No figure is in pyplot's list, so that a notebook shows it once, and tensors may lie on any device. Images are
 (B, C, H, W) in [-1, 1]; what lies outside is clipped.
 """
-
-import gc
 
 from edm_lesson.plots.diagrams import clouds, dashboard, field, flows, paths, shapes
 from edm_lesson.plots.images import attention, denoising, image_grid, maps, panels, pixel_values, strip, transformed
 from edm_lesson.plots.lines import (
     bars,
-    compared,
     curve_panels,
     curves,
+    dot_plot,
     heatmap,
-    measured,
     progress,
     smooth,
     steps,
     training_levels,
 )
-from edm_lesson.plots.style import figure, show_image
+from edm_lesson.plots.style import Figure, figure, show_image
 
 __all__ = [
+    "Figure",
     "attention",
     "bars",
     "clouds",
-    "compared",
     "curve_panels",
     "curves",
     "dashboard",
     "denoising",
+    "dot_plot",
     "field",
     "figure",
     "flows",
     "heatmap",
     "image_grid",
     "maps",
-    "measured",
     "panels",
     "paths",
     "pixel_values",
@@ -50,7 +47,3 @@ __all__ = [
     "training_levels",
     "transformed",
 ]
-
-# What is imported by now stays. Searched for garbage, as every new picture has it done, it would hold up a slider for a
-# quarter of a second.
-gc.freeze()

@@ -1,14 +1,17 @@
 """What a figure shows, in words: notebooks store them beside the picture, for readers who don't see it."""
 
 import math
+from collections.abc import Iterable
 from itertools import groupby
 
 from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
-MOST_LINES, MOST_BARS = 8, 12
+MOST_LINES = 8
 
 
-def describe(fig):
+def describe(fig: Figure) -> str:
     """The alternative text of a figure: its images with their titles; its charts with where each line begins, ends
     and turns, and what the axes run over."""
     axes = [axis for axis in fig.axes if axis.get_label() != "<colorbar>"]
@@ -24,7 +27,7 @@ def _is_image(axis):
     return bool(axis.images) and not len(axis.get_xticks())
 
 
-def rows_of_images(rows, columns, labels, row_labels):
+def rows_of_images(rows: int, columns: int, labels: Iterable[str], row_labels: Iterable[str]) -> str:
     """What an image stands for that shows several: how many, their headings, and the names of their rows."""
     count = f"{rows} rows of {columns} images" if rows > 1 else f"{columns} images"
     headings, names = "; ".join(filter(None, labels)), ", ".join(dict.fromkeys(row_labels))
@@ -45,7 +48,9 @@ def _chart(axis):
     """Lines, bars and points over their axes; or, without axes, the words of a diagram."""
     if not axis.axison:
         return "Diagram: " + ", ".join(text.get_text() for text in axis.texts if text.get_text())
-    shown = "; ".join([*_maps(axis), *_lines(axis), *_bars(axis), *_points(axis)])
+    maps = [f"a map of values from {image.norm.vmin:.3g} to {image.norm.vmax:.3g}" for image in axis.images]
+    points = [f"{len(c.get_offsets())} {c.get_label()}" for c in axis.collections if not c.get_label().startswith("_")]
+    shown = "; ".join([*maps, *_lines(axis), *_bars(axis), *points])
     told = [f"{axis.get_title()}: {shown}" if axis.get_title() else f"Chart: {shown}"]
     for direction, label, limits, scale in [
         ("Across", axis.get_xlabel(), axis.get_xlim(), axis.get_xscale()),
@@ -55,11 +60,6 @@ def _chart(axis):
             spacing = ", logarithmic" if scale == "log" else ""
             told.append(f"{direction}: {label}, {limits[0]:.3g} to {limits[1]:.3g}{spacing}")
     return ". ".join(told)
-
-
-def _maps(axis):
-    limits = [image.get_clim() for image in axis.images]
-    return [f"a map of values from {low:.3g} to {high:.3g}" for low, high in limits]
 
 
 def _lines(axis):
@@ -90,16 +90,11 @@ def _course(line, backwards=False):
 
 
 def _bars(axis):
-    for bars in axis.containers:
-        if not isinstance(bars, BarContainer):
-            continue
-        if len(bars) > MOST_BARS:
-            tallest = max(bars, key=lambda bar: bar.get_height())
-            yield f"a histogram, highest near {tallest.get_x() + tallest.get_width() / 2:.3g}"
-        elif bars.orientation == "horizontal":
-            names = axis.yaxis.get_major_formatter().format_ticks(axis.yaxis.get_majorticklocs())
-            yield from (f"{name}: {bar.get_width():.3g}" for name, bar in zip(names, bars, strict=True))
-
-
-def _points(axis):
-    return [f"{len(c.get_offsets())} {c.get_label()}" for c in axis.collections if not c.get_label().startswith("_")]
+    for steps in [patch.get_data() for patch in axis.patches if isinstance(patch, StepPatch)]:
+        tallest = steps.values.argmax()
+        yield f"a histogram, highest near {steps.edges[tallest : tallest + 2].mean():.3g}"
+    for bars in [
+        bars for bars in axis.containers if isinstance(bars, BarContainer) and bars.orientation == "horizontal"
+    ]:
+        names = axis.yaxis.get_major_formatter().format_ticks(axis.yaxis.get_majorticklocs())
+        yield from (f"{name}: {bar.get_width():.3g}" for name, bar in zip(names, bars, strict=True))
