@@ -264,12 +264,12 @@ def evaluate(
     print(sweep_table(rows))
     print(f"Every seed's figures are in {out}")
     if plot:
-        from edm_lesson.plots import measured
+        from edm_lesson.plots import curves
 
         x, lines = sweep_lines(rows)
         plot.parent.mkdir(parents=True, exist_ok=True)
         label = "network evaluations" if x == "nfe" else x
-        measured(lines, label, "distance ratio", x == "nfe", True).savefig(plot)
+        curves(lines, label, "distance ratio", x == "nfe", True).savefig(plot)
         print(f"{plot} shows the ratios")
 
 
@@ -290,7 +290,7 @@ def study(
     """
     from edm_lesson.evaluation import Judge
     from edm_lesson.evaluation.study import check_study, load_study, results_of, run_study, study_table
-    from edm_lesson.plots import compared
+    from edm_lesson.plots import dot_plot
 
     chosen, out = load_study(name, images), out or Path("runs", "studies", name)
     rows = split(only) if only else list(chosen.rows)
@@ -304,7 +304,7 @@ def study(
     print(study_table(chosen, results, seeds))
     ratios = {row: [found["distance_ratio"] for found in results if found["row"] == row] for row in chosen.rows}
     label = f"distance ratio after {chosen.images:,} images"
-    compared({row: values for row, values in ratios.items() if values}, label, logx=True).savefig(out / f"{name}.png")
+    dot_plot({row: values for row, values in ratios.items() if values}, label, logx=True).savefig(out / f"{name}.png")
     print(f"Every run's figures are in {out / f'{name}.csv'}, their picture in {out / f'{name}.png'}")
 
 
