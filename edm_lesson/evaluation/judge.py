@@ -23,7 +23,7 @@ def check_draws_digits(denoiser: nn.Module) -> None:
     channels, size = denoiser.img_channels, denoiser.img_resolution
     if channels != 1 or size < 28:
         raise ValueError(
-            f"This model draws images of {channels}×{size}×{size}; measured are digits, 1×28×28 or with a border."
+            f"This model draws images of {channels}×{size}×{size}; only digits (1×28×28 or more) are measured."
         )
 
 
@@ -33,12 +33,8 @@ def nearest_distances(pixels: Tensor, others: Tensor, size: int = 500) -> tuple[
     The distance is the root of the summed squares of all pixels' differences, pixels in [-1, 1].
     """
     targets = normalize(others).flatten(1)
-    indices, distances = [], []
-    for part in pixels.split(size):
-        distance, index = torch.cdist(normalize(part).flatten(1), targets).min(dim=1)
-        indices.append(index)
-        distances.append(distance)
-    return torch.cat(indices), torch.cat(distances)
+    nearest = [torch.cdist(normalize(part).flatten(1), targets).min(dim=1) for part in pixels.split(size)]
+    return torch.cat([part.indices for part in nearest]), torch.cat([part.values for part in nearest])
 
 
 class Judge:
@@ -64,9 +60,8 @@ class Judge:
         self.count, self.classifier = count, classifier or load_classifier(device=device)
         train, test = (load_images("mnist", split, device=device) for split in ("train", "test"))
         self.train_pixels = train.pixels
-        self.train_features, self.test_features = (
-            in_batches(self.classifier.features, images.pixels) for images in (train, test)
-        )
+        self.train_features = in_batches(self.classifier.features, train.pixels)
+        self.test_features = in_batches(self.classifier.features, test.pixels)
         _, nearest = nearest_distances(test.pixels[: max(count, 2000)], train.pixels)
         self.close = nearest[:2000].quantile(0.01).item()
         real = self.describe(self.test_features[:count], nearest[:count], test.labels[:count])

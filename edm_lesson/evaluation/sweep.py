@@ -102,28 +102,21 @@ def digest(denoiser: nn.Module) -> str:
 
 
 def groups_of(rows: Sequence[Row]) -> list[tuple[dict[str, str], list[Row]]]:
-    """`rows` of one model as pairs: {setting that varies: value, …}, and the rows of all its seeds."""
+    """`rows` of one model as pairs: {setting that varies: its value for people}, and the rows of all its seeds."""
     rows = [row for row in rows if row["weights"] != REAL]
-    varied = [name for name in SETTINGS if len({as_text(row[name]) for row in rows}) > 1] or ["num_steps"]
+    varied = [name for name in SETTINGS if len({row[name] for row in rows}) > 1] or ["num_steps"]
     groups = {}
     for row in rows:
-        groups.setdefault(tuple(as_text(row[name]) for name in varied), []).append(row)
-    return [(dict(zip(varied, values, strict=True)), group) for values, group in groups.items()]
-
-
-def setting_text(name: str, text: str) -> str:
-    """A setting for people: numbers with four digits, a dash where there is none."""
-    return text if name in WORDS else f"{float(text):.4g}" if text else "–"
+        groups.setdefault(tuple(row[name] for name in varied), []).append(row)
+    texts = [["–" if v is None else v if isinstance(v, str) else f"{v:.4g}" for v in values] for values in groups]
+    return [(dict(zip(varied, text, strict=True)), group) for text, group in zip(texts, groups.values(), strict=True)]
 
 
 def sweep_table(rows: Sequence[Row]) -> str:
     """A table as text: what varies, network evaluations (NFE), mean ± spread over the seeds, and real digits."""
-    lines = []
-    for values, group in groups_of(rows):
-        settings = {name: setting_text(name, value) for name, value in values.items()}
-        lines.append({**settings, "NFE": as_text(group[0]["nfe"]), **summary(group)})
+    lines = [values | {"NFE": as_text(group[0]["nfe"])} | summary(group) for values, group in groups_of(rows)]
     real = summary([row for row in rows if row["weights"] == REAL])
-    lines.append({next(iter(lines[0])): REAL, **{title: cell for title, cell in real.items() if title in lines[0]}})
+    lines.append({next(iter(lines[0])): REAL} | {title: cell for title, cell in real.items() if title in lines[0]})
     return text_table(lines)
 
 
@@ -133,12 +126,11 @@ def sweep_lines(rows: Sequence[Row], measure: str = "distance_ratio") -> tuple[s
     x is the number of network evaluations where that varies, or else the number that does and that all rows have.
     """
     groups = groups_of(rows)
-    numbers = [name for name in groups[0][0] if name not in WORDS and all(values[name] for values, _ in groups)]
+    numbers = [name for name in groups[0][0] if all(isinstance(group[0][name], float | int) for _, group in groups)]
     x = "nfe" if len({group[0]["nfe"] for _, group in groups}) > 1 or not numbers else numbers[-1]
     lines = {}
     for values, group in groups:
-        others = {name: setting_text(name, text) for name, text in values.items()}
-        others.pop("num_steps" if x == "nfe" else x, None)
-        name = ", ".join(text if name in WORDS else f"{name} {text}" for name, text in others.items())
-        lines.setdefault(name, []).append((group[0][x], [row[measure] for row in group]))
-    return x, {name: tuple(zip(*sorted(points), strict=True)) for name, points in lines.items()}
+        values.pop("num_steps" if x == "nfe" else x, None)
+        line = ", ".join(text if name in WORDS else f"{name} {text}" for name, text in values.items())
+        lines.setdefault(line, []).append((group[0][x], [row[measure] for row in group]))
+    return x, {line: tuple(zip(*sorted(points), strict=True)) for line, points in lines.items()}

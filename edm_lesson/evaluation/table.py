@@ -35,18 +35,22 @@ class TableFile:
         """All rows by their keys; none where there is no file. A last line without its end is left out."""
         if not self.path.exists():
             return {}
+        rows = {}
         try:
             text = self.path.read_text(encoding="utf-8")
             lines = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
             names = lines.fieldnames or []
             if not set(self.key) <= set(names) <= set(self.columns):
                 raise ValueError(f"its columns are {', '.join(names) or 'none'}")
-            rows = [read_row(number, line) for number, line in enumerate(lines, 2)]
-        except (ValueError, OSError, csv.Error) as error:
-            raise LessonError(
-                f"{self.path} holds no such measurements ({error}). Choose another file, or move it away."
-            ) from error
-        return {self.key_of(row): row for row in rows}
+            for number, line in enumerate(lines, 2):
+                if None in line or None in line.values() or not line["distance_ratio"]:
+                    raise ValueError(f"line {number} has too few or too many values")
+                row = {name: cell if name in WORDS else float(cell) if cell else None for name, cell in line.items()}
+                rows[self.key_of(row)] = row
+        except (ValueError, KeyError, OSError, csv.Error) as error:
+            advice = "Choose another file, or move it away."
+            raise LessonError(f"{self.path} holds no such measurements ({error}). {advice}") from error
+        return rows
 
     def add(self, row: Row) -> None:
         """Add `row`, in place of one with the same key. The file is whole at any time."""
@@ -67,13 +71,6 @@ def as_text(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(as_text, value))
     return value if isinstance(value, str) else "" if value is None else f"{value:.10g}"
-
-
-def read_row(number: int, line: dict[str, str]) -> Row:
-    """The cells in line `number` of a file, numbers as such."""
-    if None in line or None in line.values() or not line.get("distance_ratio"):
-        raise ValueError(f"line {number} has too few or too many values")
-    return {name: text if name in WORDS else float(text) if text else None for name, text in line.items()}
 
 
 def mean_and_spread(values: Collection[float], scale: float = 1.0, digits: int = 2) -> str:
