@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -231,7 +232,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="CSV file of all models, gone on with.")] = Path("runs/evaluation.csv"),
     plot: Annotated[Path | None, typer.Option(help="Draw the ratios, too: .png, .svg or .pdf.")] = None,
     device: Annotated[str | None, DEVICE] = None,
-):
+) -> None:
     """Measure a model's digits: Fréchet distance ratio, share recognised, memorisation; stopped, it goes on.
 
     Settings take one value or several; all their combinations are measured.
@@ -257,10 +258,11 @@ def evaluate(
         rho=numbers("--rho", rho),
         S_churn=numbers("--S-churn", s_churn),
     )
-    batch_size = batch_size_for(device) if batch_size is None else batch_size
-    settings = {"num_samples": num_samples, "seeds": seeds, "batch_size": batch_size, "checkpoint": checkpoint}
     with going_on():
-        rows = sweep(denoiser, lambda n: Judge(n, device=device), points, out, **settings)
+        rows = sweep(
+            denoiser, lambda count: Judge(count, device=device), points, out, num_samples=num_samples, seeds=seeds,
+            checkpoint=checkpoint, batch_size=batch_size_for(device) if batch_size is None else batch_size,
+        )  # fmt: skip
     print(sweep_table(rows))
     print(f"Every seed's figures are in {out}")
     if plot:
@@ -283,7 +285,7 @@ def study(
     status: Annotated[bool, typer.Option("--status", help="Only say what is done and what is missing.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder, gone on with; default: runs/studies/<name>.")] = None,
     device: Annotated[str | None, DEVICE] = None,
-):
+) -> None:
     """Train the same model with one thing changed at a time, and compare; stopped, it goes on where it was.
 
     Example: edm-lesson study ablation --only A,D,E,F --seeds 3
@@ -298,9 +300,11 @@ def study(
     print(study_table(chosen, results_of(chosen, out, seeds, num_samples), seeds))
     if status:
         return
-    settings = {"seeds": seeds, "num_samples": num_samples, "device": device}
     with going_on():
-        results = run_study(chosen, lambda n: Judge(n, device=device), out, rows, **settings)
+        results = run_study(
+            chosen, lambda count: Judge(count, device=device), out, rows, seeds=seeds, num_samples=num_samples,
+            device=device,
+        )  # fmt: skip
     print(study_table(chosen, results, seeds))
     ratios = {row: [found["distance_ratio"] for found in results if found["row"] == row] for row in chosen.rows}
     label = f"distance ratio after {chosen.images:,} images"
@@ -313,7 +317,7 @@ def train_classifier(
     out: Annotated[Path, typer.Option(help="Where to write it.")] = Path("runs/digit-classifier.safetensors"),
     epochs: Annotated[int, typer.Option(help="Passes over the training digits.")] = 8,
     device: Annotated[str | None, DEVICE] = None,
-):
+) -> None:
     """Train the digit classifier that `evaluate` judges with.
 
     Example: edm-lesson train-classifier --out data/pretrained/digit-classifier.safetensors
@@ -329,7 +333,7 @@ def train_classifier(
 
 
 @contextmanager
-def going_on():
+def going_on() -> Iterator[None]:
     """Say after Ctrl-C that nothing is lost."""
     try:
         yield
@@ -338,12 +342,12 @@ def going_on():
         raise
 
 
-def split(text):
+def split(text: str) -> list[str]:
     """The parts of a text such as "4,8,18"."""
     return [part.strip() for part in text.split(",")]
 
 
-def numbers(option, text, kind=float):
+def numbers(option: str, text: str, kind: type = float) -> list:
     """The numbers typed after `option`, such as 7 or 4,8,18."""
     found = []
     for part in split(text):

@@ -49,7 +49,8 @@ def load_study(name: str, images: int | None = None) -> Study:
     tree = read_yaml(CONFIG_FOLDER / "studies" / f"{name}.yaml")
     budget = tree["images"] if images is None else images
     check_count("images", budget)
-    rows, before = {}, []
+    rows: dict[str, tuple[str, list[str]]] = {}
+    before: list[str] = []
     for row, entry in tree["rows"].items():
         settings = [*before, *entry["settings"]]
         rows[row] = entry["what"], settings
@@ -68,15 +69,18 @@ def results_of(
     study: Study, folder: Path | str, seeds: int | None = None, num_samples: int = 2000, num_steps: int = 18
 ) -> list[Row]:
     """What was measured so far, row by row, with the seeds 0 to `seeds` - 1 (default: all there are)."""
-    order = list(study.rows)
-    found = [
-        result
-        for result in study_file(study, folder).read().values()
-        if result["row"] in order
-        and (result["num_samples"], result["num_steps"]) == (num_samples, num_steps)
-        and (seeds is None or result["seed"] < seeds)
-    ]
-    return sorted(found, key=lambda result: (order.index(result["row"]), result["seed"]))
+    alike = {"num_samples": num_samples, "num_steps": num_steps}.items()
+    found = [row for row in study_file(study, folder).read().values() if row.items() >= alike]
+    found = [row for row in found if row["row"] in study.rows and (seeds is None or row["seed"] < seeds)]
+    return sorted(found, key=lambda row: (list(study.rows).index(row["row"]), row["seed"]))
+
+
+def check_study(study: Study, rows: Sequence[str], seeds: int, num_samples: int) -> None:
+    """Refuse `rows` that `study` hasn't, and numbers that make no sense."""
+    check_count("seeds", seeds)
+    check_count("num_samples", num_samples, minimum=2)
+    for row in rows:
+        check_choice("row", row, study.rows)
 
 
 def run_study(
@@ -92,42 +96,28 @@ def run_study(
     work on different rows of one folder. A run in the folder that had other settings is refused.
     """
     check_study(study, rows or (), seeds, num_samples)
-    folder, device, judge = Path(folder), choose_device(device), cache(lambda: make_judge(num_samples))
-    file = study_file(study, folder)
-    wanted = [(row, seed) for seed in range(seeds) for row in rows or study.rows]
-    for row, seed in wanted:  # what is wrong there is said before hours of training
-        out = run_folder(folder, row, seed)
-        if (out / "config.yaml").exists() and load_config(out / "config.yaml") != study.settings(row, seed):
+    file, device, judge = study_file(study, folder), choose_device(device), cache(lambda: make_judge(num_samples))
+    wanted = []
+    for row, seed in [(row, seed) for seed in range(seeds) for row in rows or study.rows]:
+        out, config = Path(folder, row.replace(" ", "_"), f"seed{seed}"), study.settings(row, seed)
+        if (out / "config.yaml").exists() and load_config(out / "config.yaml") != config:
             raise LessonError(
                 f"{out} was trained with other settings than row {row!r} has with {study.images:,} images. "
                 "Choose another --out, or the same --images."
             )
-    for row, seed in wanted:
-        about = {"study": study.name, "row": row, "seed": seed, "num_samples": num_samples, "num_steps": num_steps}
+        about: Row = {"study": study.name, "row": row, "seed": seed, "num_samples": num_samples, "num_steps": num_steps}
+        wanted.append((about, out, config))
+    for about, out, config in wanted:
         if file.key_of(about) not in file.read():
             if progress:
-                print(f"{study.name} {row}, seed {seed}: {study.rows[row][0]}", flush=True)
-            config, out = study.settings(row, seed), run_folder(folder, row, seed)
+                print(f"{study.name} {about['row']}, seed {about['seed']}: {study.rows[about['row']][0]}", flush=True)
             trainer = train_in(out, config, images_of(config), device, resume=True, progress=progress)
             denoiser = load_denoiser(out, device)
             how = {"num_steps": num_steps, "batch_size": batch_size_for(device), "progress": progress}
             about |= {"images": trainer.images_seen, "seconds": round(trainer.seconds, 1)}
-            about["parameters"] = sum(parameter.numel() for parameter in denoiser.parameters())
-            file.add(about | {"nfe": DESIGNS["edm"].nfe(num_steps)} | evaluate(denoiser, judge(), seed, **how))
+            about |= {"parameters": sum(map(torch.numel, denoiser.parameters())), "nfe": DESIGNS["edm"].nfe(num_steps)}
+            file.add(about | evaluate(denoiser, judge(), about["seed"], **how))
     return results_of(study, folder, seeds, num_samples, num_steps)
-
-
-def check_study(study: Study, rows: Sequence[str], seeds: int, num_samples: int) -> None:
-    """Refuse `rows` that `study` hasn't, and numbers that make no sense."""
-    check_count("seeds", seeds)
-    check_count("num_samples", num_samples, minimum=2)
-    for row in rows:
-        check_choice("row", row, study.rows)
-
-
-def run_folder(folder: Path, row: str, seed: int) -> Path:
-    """Where the run of a `row` with a `seed` lies in the study's folder."""
-    return folder / row.replace(" ", "_") / f"seed{seed}"
 
 
 def study_table(study: Study, results: Sequence[Row], seeds: int = 1) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,7 +52,7 @@ def sweep_points(**choices: Sequence) -> list[Row]:
 
 def sweep(
     denoiser: nn.Module, make_judge: Callable[[int], Judge], points: Sequence[Row], path: Path | str, *,
-    num_samples: int = 2000, seeds: int = 3, checkpoint: str = "", progress: bool = True, **settings,
+    num_samples: int = 2000, seeds: int = 3, checkpoint: str = "", progress: bool = True, **settings: Any,
 ) -> list[Row]:  # fmt: skip
     """Measure `denoiser` at each of `points` with each of `seeds` seeds: the rows, that of real digits last.
 
@@ -105,7 +106,7 @@ def groups_of(rows: Sequence[Row]) -> list[tuple[dict[str, str], list[Row]]]:
     """`rows` of one model as pairs: {setting that varies: its value for people}, and the rows of all its seeds."""
     rows = [row for row in rows if row["weights"] != REAL]
     varied = [name for name in SETTINGS if len({row[name] for row in rows}) > 1] or ["num_steps"]
-    groups = {}
+    groups: dict[tuple, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in varied), []).append(row)
     texts = [["–" if v is None else v if isinstance(v, str) else f"{v:.4g}" for v in values] for values in groups]
@@ -128,7 +129,7 @@ def sweep_lines(rows: Sequence[Row], measure: str = "distance_ratio") -> tuple[s
     groups = groups_of(rows)
     numbers = [name for name in groups[0][0] if all(isinstance(group[0][name], float | int) for _, group in groups)]
     x = "nfe" if len({group[0]["nfe"] for _, group in groups}) > 1 or not numbers else numbers[-1]
-    lines = {}
+    lines: dict[str, list] = {}
     for values, group in groups:
         values.pop("num_steps" if x == "nfe" else x, None)
         line = ", ".join(text if name in WORDS else f"{name} {text}" for name, text in values.items())
