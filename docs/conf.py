@@ -21,6 +21,7 @@ sys.dont_write_bytecode = True
 
 project = html_title = PROJECT["name"]
 release = PROJECT["version"]
+html_show_copyright = False
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
@@ -63,7 +64,7 @@ def gather():
             if path.suffix == ".md":
                 content = re.sub(r"\]\(([^)#:]+)\)", partial(point, path.parent), content.decode()).encode()
             elif path.suffix == ".ipynb":
-                content = json.dumps(hide_set_up(json.loads(content))).encode()
+                content = json.dumps(without_set_up(json.loads(content))).encode()
             (HERE / folder / path.name).write_bytes(content)
 
 
@@ -75,11 +76,11 @@ def point(folder, link):
     return f"]({PROJECT['urls']['Repository']}/blob/v{PROJECT['version']}/{path.relative_to(ROOT).as_posix()})"
 
 
-def hide_set_up(notebook):
-    """Fold the cells whose source JupyterLab hides."""
-    for cell in notebook["cells"]:
-        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
-            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
+def without_set_up(notebook):
+    """Leave out what JupyterLab hides."""
+    notebook["cells"] = [
+        cell for cell in notebook["cells"] if not cell["metadata"].get("jupyter", {}).get("source_hidden")
+    ]
     return notebook
 
 

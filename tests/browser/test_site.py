@@ -116,7 +116,7 @@ def test_a_notebook_and_the_notation_fit_a_phone_and_dark_pages_are_dark(open_pa
 
 def test_a_solution_unfolds_and_the_next_page_follows(open_page):
     page = open_page("notebooks/01_noise_and_the_ideal_denoiser.html")
-    hint = page.locator("article details:not(.hide)").first
+    hint = page.locator("article details").first
     assert not hint.locator("p, pre").first.is_visible()
     hint.locator("summary").focus()
     page.keyboard.press("Enter")
