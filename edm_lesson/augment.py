@@ -13,23 +13,26 @@ from functools import reduce
 
 import torch
 import torch.nn.functional as F
+from torch import Generator, Tensor
 
-from edm_lesson.checks import check_images, check_number
+from edm_lesson.checks import check_images, checked, not_negative, probability
 
 
-def affine(xx, xy, yx, yy, x=0.0, y=0.0):
+def affine(
+    xx: Tensor, xy: Tensor | float, yx: Tensor | float, yy: Tensor | float, x: Tensor | float = 0, y: Tensor | float = 0
+) -> Tensor:
     """The matrices (B, 3, 3) with rows (`xx`, `xy`, `x`), (`yx`, `yy`, `y`), (0, 0, 1): numbers, and `xx` (B,)."""
     zero = torch.zeros_like(xx)
     entries = [zero + entry for entry in (xx, xy, x, yx, yy, y, 0, 0, 1)]
     return torch.stack(entries, dim=1).reshape(-1, 3, 3)
 
 
-def compose(first, second):
+def compose(first: Tensor, second: Tensor) -> Tensor:
     """The matrices (B, 3, 3) of `first`, and then `second`: their product, in full precision under autocast too."""
     return (first[:, :, :, None] * second[:, None, :, :]).sum(2)
 
 
-def flip(x, y):
+def flip(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Exchange left and right where `x` (B,) is 1, top and bottom where `y` is 1, and leave what is 0.
 
     Like all transformations here: the matrices (B, 3, 3) and their labels, here (B, 2): `x` and `y`.
@@ -37,19 +40,19 @@ def flip(x, y):
     return affine(1 - 2 * x, 0, 0, 1 - 2 * y), torch.stack([x, y], dim=1)
 
 
-def scale(n):
+def scale(n: Tensor) -> tuple[Tensor, Tensor]:
     """Enlarge 2^(0.2 `n`) times; label `n`, (B, 1)."""
     shrink = 2 ** (-0.2 * n)
     return affine(shrink, 0, 0, shrink), n[:, None]
 
 
-def rotate(angle):
+def rotate(angle: Tensor) -> tuple[Tensor, Tensor]:
     """Turn counter-clockwise by `angle`, in radians; labels cos - 1 and sin, (B, 2), which know no full turns."""
     cos, sin = angle.cos(), angle.sin()
     return affine(cos, -sin, sin, cos), torch.stack([cos - 1, sin], dim=1)
 
 
-def stretch(n, angle):
+def stretch(n: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     """Enlarge 2^(0.2 `n`) times along the axis at `angle`, and shrink as much across; labels n cos and n sin, (B, 2).
 
     Angles up to a quarter turn either way are all axes there are; beyond, a label could mean both `n` and -`n`.
@@ -60,12 +63,12 @@ def stretch(n, angle):
     return matrix, torch.stack([n * angle.cos(), n * angle.sin()], dim=1)
 
 
-def translate(x, y, width, height):
+def translate(x: Tensor, y: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
     """Move right by `x` and down by `y`, in eighths of the image's `width` and `height`; labels `x` and `y`, (B, 2)."""
     return affine(torch.ones_like(x), 0, 0, 1, -x * width / 8, -y * height / 8), torch.stack([x, y], dim=1)
 
 
-def resample(images, matrix):
+def resample(images: Tensor, matrix: Tensor) -> Tensor:
     """The `images` (B, C, H, W), each pixel taken from where `matrix` (B, 3, 3) says; outside, they are mirrored.
 
     Bicubic halfway between pixels and linear from there: on turned digits 0.6 of the error of linear interpolation.
@@ -83,6 +86,16 @@ def resample(images, matrix):
     return resampled.to(images.dtype)
 
 
+def check_grid(images: Tensor) -> None:
+    """Refuse images of one pixel's width or height, between whose pixels nothing lies, and neither grey nor colour."""
+    check_images("images", images)
+    if images.shape[1] not in (1, 3) or min(images.shape[2:]) < 2:
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}; augmentation takes 1 channel (grey) or 3 (colour), "
+            "of at least 2×2 pixels."
+        )
+
+
 class AugmentPipe:
     """EDM's augmentation: `augment(images)` gives the transformed images and their labels (Appendix F.2).
 
@@ -94,20 +107,19 @@ class AugmentPipe:
     rotate : turned by any angle.
     aniso : enlarged 2^(0.2 N) times along an axis and shrunk across it; every other time the axis is turned.
     translate : moved by N eighths of the image's size, right and down.
-
-    Raises `ValueError` where `p` is not in [0, 1] or a multiplier is negative.
     """
 
     label_dim = 9  # x flip, y flip, scale, 2 of rotation, 2 of anisotropy, 2 of translation
 
-    def __init__(self, p=0.12, xflip=1.0, yflip=1.0, scale=1.0, rotate=1.0, aniso=1.0, translate=1.0):
-        check_number("p", p, at_least=0, at_most=1)
+    @checked(p=probability, **dict.fromkeys(("xflip", "yflip", "scale", "rotate", "aniso", "translate"), not_negative))
+    def __init__(
+        self, p: float = 0.12, xflip: float = 1.0, yflip: float = 1.0, scale: float = 1.0, rotate: float = 1.0,
+        aniso: float = 1.0, translate: float = 1.0,
+    ):  # fmt: skip
         self.p, self.xflip, self.yflip = p, xflip, yflip
         self.scale, self.rotate, self.aniso, self.translate = scale, rotate, aniso, translate
-        for name in ("xflip", "yflip", "scale", "rotate", "aniso", "translate"):
-            check_number(name, getattr(self, name), at_least=0)
 
-    def draw(self, images, generator=None):
+    def draw(self, images: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """What to do to each of the `images` (B, C, H, W): matrices (B, 3, 3) and labels (B, 9)."""
         settings = {"generator": generator, "device": images.device}
         height, width = images.shape[2:]
@@ -132,18 +144,12 @@ class AugmentPipe:
         matrices, labels = zip(*steps, strict=True)
         return reduce(compose, matrices), torch.cat(labels, dim=1)
 
-    def __call__(self, images, generator=None):
+    @checked(check_grid)
+    def __call__(self, images: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """The augmented images, like `images` (B, C, H, W), and float32 labels (B, 9).
 
-        An image with labels 0 is returned bit for bit. `generator` draws, on the images' device. Raises `ValueError`
-        unless the images are floating point, with 1 or 3 channels, of at least 2×2 pixels.
+        An image with labels 0 is returned bit for bit. `generator` draws, on the images' device.
         """
-        check_images(images, name="images")
-        if images.shape[1] not in (1, 3) or min(images.shape[2:]) < 2:
-            raise ValueError(
-                f"images has shape {tuple(images.shape)}; augmentation takes 1 channel (grey) or 3 (colour), "
-                "of at least 2×2 pixels."
-            )
         if self.p == 0:
             return images, torch.zeros(len(images), self.label_dim, device=images.device)
         matrix, labels = self.draw(images, generator)

@@ -3,18 +3,23 @@
 D(x; sigma) = c_skip * x + c_out * F(c_in * x; c_noise)
 """
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from edm_lesson.checks import (
     check_answer,
-    check_augment_labels,
     check_count,
     check_images,
-    check_labels,
-    check_levels,
-    check_number,
-    check_sigma,
+    check_range,
+    checked,
+    fraction,
+    label_rows,
+    one_hot,
+    per_image,
+    positive,
 )
 from edm_lesson.schedules import VPSchedule, iddpm_table
 
@@ -27,7 +32,7 @@ class Precond(nn.Module):
     levels that samplers may ask for.
     """
 
-    def __init__(self, network, sigma_min=0.0, sigma_max=float("inf")):
+    def __init__(self, network: Callable, sigma_min: float = 0.0, sigma_max: float = math.inf):
         super().__init__()
         self.network, self.sigma_min, self.sigma_max = network, sigma_min, sigma_max
         self.img_channels = getattr(network, "img_channels", None)
@@ -35,23 +40,29 @@ class Precond(nn.Module):
         self.label_dim = getattr(network, "label_dim", 0)
         self.augment_dim = getattr(network, "augment_dim", None)
 
-    def forward(self, x, sigma, class_labels=None, augment_labels=None):
+    @checked(lambda self, x: check_images("x", x, self.img_channels))
+    def forward(
+        self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
         """The denoised images D(x; sigma), float32 (B, C, H, W) (Eq. 7).
 
         `x` (B, C, H, W); `sigma` a number, (B,) or (B, 1, 1, 1), positive; `class_labels` None, integers (B,) or
-        one-hot (B, label_dim); `augment_labels` None or (B, augment_dim). Raises `ValueError` for other shapes,
-        labels that the network does not take and, for numbers and CPU tensors, other values.
+        one-hot (B, label_dim); `augment_labels` None or (B, augment_dim).
         """
-        check_images(x, self.img_channels)
         x = x.float()
-        sigma = check_sigma(sigma, x)
-        class_labels = check_labels(class_labels, self.label_dim, x)
-        augment_labels = check_augment_labels(augment_labels, self.augment_dim, x)
+        sigma = per_image(sigma, x)
+        class_labels = one_hot(class_labels, self.label_dim, x)
+        augment_labels = label_rows(augment_labels, self.augment_dim, x)
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
-        F = check_answer(self.network(c_in * x, c_noise.flatten(), class_labels, augment_labels), x)
+        F = self.ask(c_in * x, c_noise.flatten(), class_labels, augment_labels)
+        check_answer(F, x)
         return c_skip * x + c_out * F.float()  # Eq. 7
 
-    def round_sigma(self, sigma):
+    def ask(self, *inputs: Tensor | None) -> Tensor:
+        """What the network answers to its four `inputs`: F, shaped like the first."""
+        return self.network(*inputs)
+
+    def round_sigma(self, sigma: Tensor | float) -> Tensor:
         """The nearest noise level that the network knows: `sigma` itself, where it knows them all."""
         return torch.as_tensor(sigma)
 
@@ -60,15 +71,14 @@ class EDMPrecond(Precond):
     """EDM's preconditioning: unit variance in, unit variance out, at every noise level (Table 1, EDM).
 
     `sigma_data` is the standard deviation (or RMS) of the training images, in their units; the rest is as in `Precond`.
-    Raises `ValueError` where `sigma_data` is not in [1e-6, 1e6].
     """
 
-    def __init__(self, network, sigma_data=0.5, sigma_min=0.0, sigma_max=float("inf")):
+    @checked(sigma_data=positive)
+    def __init__(self, network: Callable, sigma_data: float = 0.5, sigma_min: float = 0.0, sigma_max: float = math.inf):
         super().__init__(network, sigma_min, sigma_max)
-        check_number("sigma_data", sigma_data, at_least=1e-6, at_most=1e6)
         self.sigma_data = sigma_data
 
-    def coefficients(self, sigma):
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, EDM)."""
         total = (sigma**2 + self.sigma_data**2).sqrt()
         c_skip = self.sigma_data**2 / total**2
@@ -84,14 +94,15 @@ class VPPrecond(Precond):
     `beta_d` and `beta_min` as in `VPSchedule`. Samplers may ask for the noise at the times from `epsilon_t` to 1.
     """
 
-    def __init__(self, network, beta_d=19.9, beta_min=0.1, M=1000, epsilon_t=1e-5):
+    @checked(M=check_count, epsilon_t=fraction)
+    def __init__(
+        self, network: Callable, beta_d: float = 19.9, beta_min: float = 0.1, M: int = 1000, epsilon_t: float = 1e-5
+    ):
         schedule = VPSchedule(beta_d, beta_min)
-        check_count("M", M)
-        check_number("epsilon_t", epsilon_t, above=0, at_most=0.999)
         super().__init__(network, schedule.sigma(epsilon_t).item(), schedule.sigma(1).item())
         self.schedule, self.M = schedule, M
 
-    def coefficients(self, sigma):
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, VP)."""
         c_noise = (self.M - 1) * self.schedule.sigma_inv(sigma)
         return torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise
@@ -100,11 +111,11 @@ class VPPrecond(Precond):
 class VEPrecond(Precond):
     """NCSN++'s: the network is asked for minus the noise and sees its input unscaled (Table 1, VE)."""
 
-    def __init__(self, network, sigma_min=0.02, sigma_max=100.0):
-        check_levels(2, sigma_min, sigma_max)
+    @checked(check_range)
+    def __init__(self, network: Callable, sigma_min: float = 0.02, sigma_max: float = 100.0):
         super().__init__(network, sigma_min, sigma_max)
 
-    def coefficients(self, sigma):
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, VE)."""
         return torch.ones_like(sigma), sigma, torch.ones_like(sigma), (sigma / 2).log()
 
@@ -112,25 +123,30 @@ class VEPrecond(Precond):
 class IDDPMPrecond(Precond):
     """iDDPM's: the network is asked for the noise and told how far down a table of `M` levels it is (Table 1, iDDPM).
 
-    `C_1`, `C_2` and `M` make the table, `iddpm_table`. Levels between those of the table are told as the nearest.
+    `C_1`, `C_2` and `M` make the table, `iddpm_table`. Levels between those of the table are told as the nearest. A
+    network that also answers with learned variances, as many channels behind the image's, is heard without them.
     """
 
-    def __init__(self, network, C_1=0.001, C_2=0.008, M=1000):
+    def __init__(self, network: Callable, C_1: float = 0.001, C_2: float = 0.008, M: int = 1000):
         levels = iddpm_table(C_1, C_2, M)[:-1]  # u_M = 0 is without noise
         super().__init__(network, levels[-1].item(), levels[0].item())
         self.levels = levels  # exact, on the CPU: for samplers
         self.register_buffer("u", levels.float(), persistent=False)  # where the network is
 
-    def coefficients(self, sigma):
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, iDDPM)."""
-        c_noise = len(self.u) - 1 - nearest_level(self.u, sigma)
+        c_noise = len(self.u) - 1 - nearest_index(self.u, sigma)
         return torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise.to(sigma.dtype)
 
-    def round_sigma(self, sigma):
+    def ask(self, *inputs: Tensor | None) -> Tensor:
+        channels, F = inputs[0].shape[1], super().ask(*inputs)
+        return F[:, :channels] if F.shape[1] == 2 * channels else F
+
+    def round_sigma(self, sigma: Tensor | float) -> Tensor:
         """The level of the table that is nearest to each of `sigma`."""
         sigma = torch.as_tensor(sigma)
         levels = self.levels.to(sigma.device, torch.promote_types(sigma.dtype, torch.float32))
-        return levels[nearest_level(levels, sigma)]
+        return levels[nearest_index(levels, sigma)]
 
 
 class Centered(nn.Module):
@@ -148,11 +164,11 @@ class Centered(nn.Module):
         self.label_dim, self.augment_dim = denoiser.label_dim, denoiser.augment_dim
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).clone())
 
+    @checked(lambda self, x: check_images("x", x, self.img_channels))
     def forward(
         self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """The denoised images, float32 (B, C, H, W); all is as in `Precond.forward`."""
-        check_images(x, self.img_channels)
         return self.denoiser(x - self.mean, sigma, class_labels, augment_labels) + self.mean
 
     def round_sigma(self, sigma: Tensor | float) -> Tensor:
@@ -160,6 +176,6 @@ class Centered(nn.Module):
         return self.denoiser.round_sigma(sigma)
 
 
-def nearest_level(levels, sigma):
+def nearest_index(levels: Tensor, sigma: Tensor) -> Tensor:
     """For each of `sigma`, of any shape, the index of the nearest of `levels`."""
     return (levels - sigma[..., None]).abs().argmin(-1)

@@ -3,69 +3,63 @@
 Every function `*_sigmas` returns float64 levels of shape (num_steps + 1,) on the CPU, descending, the last one 0.
 sigma is the standard deviation of the noise, in the units of the images (which live in [-1, 1]).
 
-The schedules are how noise comes with time: x = s(t) (y + sigma(t) n) (Table 1, "schedule" and "scaling"). Times and
-levels are tensors of any shape, whose dtype is kept, or numbers, which become float64 tensors.
+Images and noise come with time as x = s(t) (y + sigma(t) n) (Table 1, "schedule" and "scaling"). A schedule is
+sigma(t): times and levels are tensors of any shape, whose dtype is kept, or numbers, which become float64 tensors. A
+scale is a function from sigma to s and ds/dsigma.
 """
 
 import math
 
 import torch
+from torch import Tensor
 
-from edm_lesson.checks import check_count, check_levels, check_number
+from edm_lesson.checks import check_count, check_levels, check_range, checked, fraction, not_negative
 
 
-def edm_sigmas(num_steps, sigma_min=0.002, sigma_max=80.0, rho=7.0):
-    """The levels of EDM: evenly spaced once the `rho`-th root is taken (Eq. 5).
-
-    `num_steps` >= 1; with one step the levels are `sigma_max` and 0. Raises `ValueError` where `num_steps` is
-    not a whole number of at least 1, 0 < `sigma_min` < `sigma_max` does not hold, or `rho` <= 0.
-    """
-    check_levels(num_steps, sigma_min, sigma_max, rho)
+@checked(check_levels)
+def edm_sigmas(num_steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
+    """The levels of EDM: evenly spaced once the `rho`-th root is taken (Eq. 5). One step goes from `sigma_max` to 0."""
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     lo, hi = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     sigmas = ((1 - ramp) * hi + ramp * lo) ** rho  # Eq. 5
     return torch.cat([sigmas, sigmas.new_zeros(1)])  # sigma_N = 0
 
 
-def vp_sigmas(num_steps, beta_d=19.9, beta_min=0.1, epsilon_s=1e-3):
+def check_betas(beta_d: float, beta_min: float, epsilon_s: float = 1.0) -> None:
+    """Refuse a VP schedule without noise at time `epsilon_s`, or with more at time 1 than float32 can square."""
+    if not (beta_d * epsilon_s / 2 + beta_min > 0 and beta_d / 2 + beta_min <= 70):
+        raise ValueError(
+            f"beta_d is {beta_d!r} and beta_min is {beta_min!r}; the noise must be above 0 at time {epsilon_s:g} and "
+            "at most 1e15 at time 1."
+        )
+
+
+@checked(check_betas, num_steps=check_count, beta_d=not_negative, epsilon_s=fraction)
+def vp_sigmas(num_steps: int, beta_d: float = 19.9, beta_min: float = 0.1, epsilon_s: float = 1e-3) -> Tensor:
     """The levels of the variance-preserving SDE: time evenly spaced from 1 to `epsilon_s` (Table 1, VP).
 
-    With the defaults from 152.16697 to 0.010486. Raises `ValueError` where `num_steps` is not a whole number of
-    at least 1, `beta_d` is not in [0, 500], `epsilon_s` is outside (0, 1), or there is no noise at `epsilon_s`.
+    With the defaults from 152.16697 to 0.010486; from `sigma_max` to `sigma_min` with the `beta_d` and `beta_min` of
+    `VPSchedule.from_range(sigma_min, sigma_max, epsilon_s)`.
     """
-    check_count("num_steps", num_steps)
-    check_number("beta_d", beta_d, at_least=0, at_most=500)
-    check_number("beta_min", beta_min, at_most=400)
-    check_number("epsilon_s", epsilon_s, above=0)
-    if epsilon_s >= 1 or beta_d / 2 * epsilon_s + beta_min <= 0:
-        raise ValueError(
-            f"beta_d is {beta_d!r}, beta_min is {beta_min!r} and epsilon_s is {epsilon_s!r}; "
-            "epsilon_s must be below 1, and there must be noise at that time."
-        )
     t = 1 + torch.linspace(0, 1, num_steps, dtype=torch.float64) * (epsilon_s - 1)
     sigmas = torch.expm1(beta_d * t**2 / 2 + beta_min * t).sqrt()  # expm1: exp(.) - 1 loses small sigma
     return torch.cat([sigmas, sigmas.new_zeros(1)])
 
 
-def ve_sigmas(num_steps, sigma_min=0.02, sigma_max=100.0):
-    """The levels of the variance-exploding SDE: a geometric sequence (Table 1, VE).
-
-    Raises `ValueError` as `edm_sigmas` does.
-    """
-    check_levels(num_steps, sigma_min, sigma_max)
+@checked(check_levels)
+def ve_sigmas(num_steps: int, sigma_min: float = 0.02, sigma_max: float = 100.0) -> Tensor:
+    """The levels of the variance-exploding SDE: a geometric sequence (Table 1, VE)."""
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     t = sigma_max**2 * (sigma_min**2 / sigma_max**2) ** ramp
     return torch.cat([t.sqrt(), t.new_zeros(1)])  # sigma(t) = sqrt(t)
 
 
-def iddpm_table(C_1=0.001, C_2=0.008, M=1000):
+@checked(M=check_count)
+def iddpm_table(C_1: float = 0.001, C_2: float = 0.008, M: int = 1000) -> Tensor:
     """The noise levels u_0 > u_1 > ... > u_M = 0 on which an iDDPM network is trained: float64 (M + 1,) (Table 1).
 
     With the defaults from 20291.17 to u_999 = 0.00642.
     """
-    check_count("M", M)
-    check_number("C_1", C_1, at_least=1e-9, at_most=1)
-    check_number("C_2", C_2, above=0, at_most=1e6)
 
     def alpha_bar(j):
         return math.sin(math.pi / 2 * j / (M * (C_2 + 1))) ** 2
@@ -76,20 +70,28 @@ def iddpm_table(C_1=0.001, C_2=0.008, M=1000):
     return torch.tensor(u[::-1], dtype=torch.float64)
 
 
-def iddpm_sigmas(num_steps, sigma_min=0.002, sigma_max=81.0, C_1=0.001, C_2=0.008, M=1000):
-    """The levels of iDDPM: evenly spaced among those of `iddpm_table` within the range (Table 1, iDDPM + DDIM).
-
-    A `sigma_max` of 81 leaves out the first eight (j_0 = 8). Raises `ValueError` where the range holds fewer than
-    `num_steps` levels (more would visit one twice).
-    """
-    check_levels(num_steps, sigma_min, sigma_max)
+def check_table(num_steps: int, sigma_min: float, sigma_max: float, C_1: float, C_2: float, M: int) -> None:
+    """Refuse more steps than iDDPM's table has levels from `sigma_max` down to `sigma_min`: two would be the same."""
     u = iddpm_table(C_1, C_2, M)
-    u = u[(u >= sigma_min) & (u <= sigma_max)]
-    if num_steps > len(u):
+    found = ((u >= sigma_min) & (u <= sigma_max)).sum().item()
+    if num_steps > found:
         raise ValueError(
-            f"num_steps is {num_steps}, but iDDPM's table has {len(u)} levels from {sigma_min:g} to {sigma_max:g}; "
+            f"num_steps is {num_steps}, but iDDPM's table has {found} levels from {sigma_min:g} to {sigma_max:g}; "
             "take fewer steps or a wider range."
         )
+
+
+@checked(check_levels, check_table)
+def iddpm_sigmas(
+    num_steps: int, sigma_min: float = 0.002, sigma_max: float = 81.0,
+    C_1: float = 0.001, C_2: float = 0.008, M: int = 1000,
+) -> Tensor:  # fmt: skip
+    """The levels of iDDPM: evenly spaced among those of `iddpm_table` within the range (Table 1, iDDPM + DDIM).
+
+    A `sigma_max` of 81 leaves out the first eight (j_0 = 8).
+    """
+    u = iddpm_table(C_1, C_2, M)
+    u = u[(u >= sigma_min) & (u <= sigma_max)]
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
     index = (ramp * (len(u) - 1) + 0.5).floor().long()
     return torch.cat([u[index], u.new_zeros(1)])  # u_M = 0
@@ -99,27 +101,27 @@ class LinearSchedule:
     """Time is the noise level: sigma(t) = t, s(t) = 1 (Table 1, iDDPM and EDM)."""
 
     @classmethod
-    def from_range(cls, sigma_min, sigma_max):
+    def from_range(cls, sigma_min: float, sigma_max: float) -> "LinearSchedule":
         """The schedule, which fits any range."""
         return cls()
 
-    def sigma(self, t):
+    def sigma(self, t: Tensor | float) -> Tensor:
         """The noise level at time `t`."""
         return as_tensor(t)
 
-    def sigma_inv(self, sigma):
+    def sigma_inv(self, sigma: Tensor | float) -> Tensor:
         """The time of the noise level `sigma`."""
         return as_tensor(sigma)
 
-    def sigma_deriv(self, t):
+    def sigma_deriv(self, t: Tensor | float) -> Tensor:
         """d sigma / dt."""
         return torch.ones_like(as_tensor(t))
 
-    def s(self, t):
+    def s(self, t: Tensor | float) -> Tensor:
         """The factor by which images and noise are scaled at time `t`."""
         return torch.ones_like(as_tensor(t))
 
-    def s_deriv(self, t):
+    def s_deriv(self, t: Tensor | float) -> Tensor:
         """ds / dt."""
         return torch.zeros_like(as_tensor(t))
 
@@ -127,91 +129,87 @@ class LinearSchedule:
 class VESchedule(LinearSchedule):
     """The variance-exploding SDE: the variance is the time, sigma(t) = sqrt(t), s(t) = 1 (Table 1, VE)."""
 
-    def sigma(self, t):
+    def sigma(self, t: Tensor | float) -> Tensor:
         return as_tensor(t).sqrt()
 
-    def sigma_inv(self, sigma):
+    def sigma_inv(self, sigma: Tensor | float) -> Tensor:
         return as_tensor(sigma) ** 2
 
-    def sigma_deriv(self, t):
+    def sigma_deriv(self, t: Tensor | float) -> Tensor:
         return 0.5 / as_tensor(t).sqrt()
+
+
+def check_vp_range(sigma_min: float, sigma_max: float, epsilon_s: float) -> None:
+    """Refuse a range that no VP schedule spans while rising faster and faster, or whose `sigma_min` float64 loses."""
+    low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
+    least, most = 1e-8 * epsilon_s**2 * high, epsilon_s * high
+    if not least <= low <= most:
+        raise ValueError(
+            f"sigma_min is {sigma_min!r}; with sigma_max {sigma_max!r} and epsilon_s {epsilon_s!r} VP's noise can "
+            f"begin at {math.sqrt(math.expm1(least)):.3g} to {math.sqrt(math.expm1(most)):.3g}. "
+            "Change sigma_min or epsilon_s, or take another schedule."
+        )
 
 
 class VPSchedule:
     """The variance-preserving SDE: sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, s(t)^2 = 1 / (sigma(t)^2 + 1).
 
-    With the defaults sigma(1) = 152.16697 (Table 1, VP). Raises `ValueError` where `beta_d` is not in [0, 500],
-    `beta_min` not in [-`beta_d` / 2, 400], or sigma(1) is 0.
+    With the defaults sigma(1) = 152.16697 (Table 1, VP).
     """
 
-    def __init__(self, beta_d=19.9, beta_min=0.1):
-        check_number("beta_d", beta_d, at_least=0, at_most=500)
-        check_number("beta_min", beta_min, at_least=-beta_d / 2, at_most=400)
-        if beta_d / 2 + beta_min == 0:
-            raise ValueError(f"beta_d is {beta_d!r} and beta_min is {beta_min!r}; there is no noise at time 1.")
+    @checked(check_betas, beta_d=not_negative)
+    def __init__(self, beta_d: float = 19.9, beta_min: float = 0.1):
         self.beta_d, self.beta_min = beta_d, beta_min
 
     @classmethod
-    def from_range(cls, sigma_min, sigma_max, epsilon_s=1e-3):
-        """The schedule whose noise is `sigma_min` at time `epsilon_s` and `sigma_max` at time 1.
-
-        Raises `ValueError` where no such schedule rises faster and faster (`beta_d` >= 0), or float64 can't tell
-        `sigma_min` from 0.
-        """
-        check_levels(2, sigma_min, sigma_max)
-        check_number("epsilon_s", epsilon_s, above=0, at_most=0.999)
+    @checked(check_range, check_vp_range, epsilon_s=fraction)
+    def from_range(cls, sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> "VPSchedule":
+        """The schedule whose noise is `sigma_min` at time `epsilon_s` and `sigma_max` at time 1."""
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
-        least, most = 1e-8 * epsilon_s**2 * high, epsilon_s * high
-        if not least <= low <= most:
-            raise ValueError(
-                f"sigma_min is {sigma_min!r}; with sigma_max {sigma_max!r} and epsilon_s {epsilon_s!r} VP's noise can "
-                f"begin at {math.sqrt(math.expm1(least)):.3g} to {math.sqrt(math.expm1(most)):.3g}. "
-                "Change sigma_min or epsilon_s, or take another schedule."
-            )
         beta_d = 2 * (low / epsilon_s - high) / (epsilon_s - 1)
         return cls(beta_d, high - beta_d / 2)
 
-    def exponent(self, t):
+    def exponent(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """ln(sigma^2 + 1) at time `t`, and its derivative."""
         t = as_tensor(t)
         return self.beta_d * t**2 / 2 + self.beta_min * t, self.beta_d * t + self.beta_min
 
-    def sigma(self, t):
+    def sigma(self, t: Tensor | float) -> Tensor:
         return self.exponent(t)[0].expm1().sqrt()  # expm1: exp(.) - 1 loses small sigma
 
-    def sigma_inv(self, sigma):
+    def sigma_inv(self, sigma: Tensor | float) -> Tensor:
         exponent = (as_tensor(sigma) ** 2).log1p()
         root = (self.beta_min**2 + 2 * self.beta_d * exponent).sqrt()
         return 2 * exponent / (self.beta_min + root)  # not (root - beta_min) / beta_d, which loses small t
 
-    def sigma_deriv(self, t):
+    def sigma_deriv(self, t: Tensor | float) -> Tensor:
         sigma = self.sigma(t)
         return self.exponent(t)[1] / 2 * (sigma + 1 / sigma)
 
-    def s(self, t):
+    def s(self, t: Tensor | float) -> Tensor:
         return (-self.exponent(t)[0] / 2).exp()
 
-    def s_deriv(self, t):
+    def s_deriv(self, t: Tensor | float) -> Tensor:
         return -self.exponent(t)[1] / 2 * self.s(t)
 
 
-def vp_levels(num_steps, sigma_min, sigma_max):
+def vp_levels(num_steps: int, sigma_min: float, sigma_max: float) -> Tensor:
     """The levels of VP over any range: `vp_sigmas` of the schedule that fits it."""
     schedule = VPSchedule.from_range(sigma_min, sigma_max)
     return vp_sigmas(num_steps, schedule.beta_d, schedule.beta_min)
 
 
-def unscaled(sigma):
+def unscaled(sigma: float) -> tuple[float, float]:
     """The scale of VE, iDDPM and EDM at the noise level `sigma`: s = 1, and ds/dsigma = 0 (Table 1, "scaling")."""
     return 1.0, 0.0
 
 
-def vp_scale(sigma):
+def vp_scale(sigma: float) -> tuple[float, float]:
     """The scale of VP at the noise level `sigma`: s = 1 / sqrt(sigma^2 + 1), and ds/dsigma (Table 1, "scaling")."""
     s = (sigma**2 + 1) ** -0.5
     return s, -sigma * s**3
 
 
-def as_tensor(t):
+def as_tensor(t: Tensor | float) -> Tensor:
     """A tensor as it is; a number in float64."""
-    return t if isinstance(t, torch.Tensor) else torch.tensor(t, dtype=torch.float64)
+    return t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)

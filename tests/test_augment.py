@@ -319,7 +319,7 @@ def test_a_loss_hands_the_labels_to_a_denoiser_that_has_room_for_them(make_denoi
     with torch.no_grad():
         loss = EDMLoss()(denoiser, images, augment=augment, generator=seeded())
         torch.manual_seed(0)
-        unlabelled = EDMLoss()(denoiser, images, augment=lambda x: (augment(x)[0], None), generator=seeded())
+        unlabelled = EDMLoss()(denoiser, images, augment=lambda *args: (augment(*args)[0], None), generator=seeded())
     assert loss.shape == images.shape
     assert not torch.allclose(loss, unlabelled), "the denoiser did not look at the labels"
 

@@ -64,7 +64,7 @@ def test_images_that_are_none_are_refused():
         IdealDenoiser(torch.full((2, 1, 2, 2), math.nan))
     with pytest.raises(ValueError, match="std is 0"):
         GaussianDenoiser(0, 0)
-    with pytest.raises(ValueError, match="sigma is -1"):
+    with pytest.raises(ValueError, match="sigma contains -1"):
         GaussianDenoiser()(torch.zeros(1, 1, 2, 2), -1)
 
 

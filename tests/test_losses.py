@@ -57,7 +57,9 @@ def test_a_generator_makes_it_repeatable_and_augmentation_reaches_the_denoiser()
 
     loss, y = EDMLoss(), torch.zeros(3, 1, 4, 4)
     values = [
-        loss(denoiser, y, "classes", lambda images: (images + 10, "labels"), torch.Generator().manual_seed(5))
+        loss(
+            denoiser, y, "classes", lambda images, generator: (images + 10, "labels"), torch.Generator().manual_seed(5)
+        )
         for _ in range(2)
     ]
     torch.testing.assert_close(*values)

@@ -93,11 +93,9 @@ def test_the_embedding_is_cosines_and_sines():
         ),
         ({"attn_resolutions": (8,)}, r"attn_resolutions contains 8; the resolutions of this network are \[28, 14\]"),
         ({"num_blocks": 0}, "num_blocks is 0"),
-        ({"img_channels": 1.5}, "img_channels is 1.5"),
-        ({"dropout": -0.1}, "dropout is -0.1"),
-        ({"dropout": 1.5}, "dropout is 1.5"),
+        ({"dropout": -0.1}, "dropout probability has to be between 0 and 1, but got -0.1"),
+        ({"label_dropout": 1.5}, "probability is 1.5"),
         ({"channel_mult": ()}, "channel_mult must have an entry a level"),
-        ({"channel_mult": (1, 0.5)}, "each of channel_mult is 0.5"),
         ({"model_channels": 10}, "model_channels is 10"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What you read is what runs: what a notebook builds is, apart from its docstrings, what the package holds."""
+"""What you read is what runs: what a notebook builds is the package's, apart from docstrings and `@checked`."""
 
 import ast
 from pathlib import Path
@@ -47,14 +47,20 @@ MODULES = sorted(
 NOTEBOOKS = {path.name[:2]: path for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))}
 
 
+def is_checked(decorator):
+    return isinstance(decorator, ast.Call) and getattr(decorator.func, "id", None) == "checked"
+
+
 def definitions(source):
-    """{name: syntax tree without docstrings} of the functions and classes at the top level of `source`."""
+    """{name: syntax tree without docstrings and `@checked`} of the functions and classes at the top of `source`."""
     found = {}
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             for inner in ast.walk(node):
-                if isinstance(inner, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(inner) is not None:
-                    inner.body = inner.body[1:] or [ast.Pass()]
+                if isinstance(inner, (ast.FunctionDef, ast.ClassDef)):
+                    if ast.get_docstring(inner) is not None:
+                        inner.body = inner.body[1:] or [ast.Pass()]
+                    inner.decorator_list = [each for each in inner.decorator_list if not is_checked(each)]
             found[node.name] = ast.unparse(node)
     return found
 

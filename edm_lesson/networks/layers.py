@@ -1,12 +1,14 @@
 """The building blocks that the U-Nets share."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from edm_lesson.checks import check_count, check_number
+from edm_lesson.checks import checked, probability
 
 
 class GroupNorm(nn.GroupNorm):
@@ -15,15 +17,15 @@ class GroupNorm(nn.GroupNorm):
     Means and variances of half-precision numbers lose digits, and on a CPU they take three times as long.
     """
 
-    def __init__(self, channels):
+    def __init__(self, channels: int):
         super().__init__(math.gcd(channels, min(32, max(channels // 4, 1))), channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(x.float())
 
 
-def zero_init(layer):
+def zero_init(layer: nn.Module) -> nn.Module:
     """Return `layer` with weights and bias at zero, so that it adds nothing before training."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -36,12 +38,12 @@ class PositionalEmbedding(nn.Module):
     Returns (B, `num_channels`).
     """
 
-    def __init__(self, num_channels, max_positions=10000):
+    def __init__(self, num_channels: int, max_positions: int = 10000):
         super().__init__()
         exponents = torch.linspace(0, 1, num_channels // 2)
         self.register_buffer("frequencies", max_positions**-exponents, persistent=False)
 
-    def forward(self, c_noise):
+    def forward(self, c_noise: Tensor) -> Tensor:
         angles = c_noise[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -49,14 +51,14 @@ class PositionalEmbedding(nn.Module):
 class SelfAttention(nn.Module):
     """Every pixel looks at every other: x (B, C, H, W) plus what it gathered, through `num_heads` heads."""
 
-    def __init__(self, channels, num_heads=1):
+    def __init__(self, channels: int, num_heads: int = 1):
         super().__init__()
         self.num_heads = num_heads
         self.norm = GroupNorm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.proj = zero_init(nn.Conv2d(channels, channels, 1))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         B, C, H, W = x.shape
         qkv = self.qkv(self.norm(x)).reshape(B, 3, self.num_heads, C // self.num_heads, H * W)
         q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, pixels, C / heads)
@@ -70,7 +72,9 @@ class ResidualBlock(nn.Module):
     `emb` (B, `emb_channels`) scales and shifts the second normalisation. The last convolution starts at zero.
     """
 
-    def __init__(self, in_channels, out_channels, emb_channels, dropout=0.0, attention=False):
+    def __init__(
+        self, in_channels: int, out_channels: int, emb_channels: int, dropout: float = 0.0, attention: bool = False
+    ):
         super().__init__()
         self.norm0 = GroupNorm(in_channels)
         self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
@@ -81,26 +85,36 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
         self.attention = SelfAttention(out_channels) if attention else nn.Identity()
 
-    def forward(self, x, emb):
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv0(F.silu(self.norm0(x)))
         scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
         h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
         return self.attention(self.skip(x) + self.conv1(self.dropout(h)))
 
 
-class FourierEmbedding(nn.Module):
+class FourierEmbedding(PositionalEmbedding):
     """Cosines and sines of c_noise (B,) at `num_channels` / 2 random frequencies: N(0, `scale`^2) turns a unit.
 
     Returns (B, `num_channels`). The frequencies are drawn once and saved with the weights; they are not trained.
     """
 
-    def __init__(self, num_channels, scale=16):
-        super().__init__()
+    def __init__(self, num_channels: int, scale: float = 16):
+        nn.Module.__init__(self)
         self.register_buffer("frequencies", 2 * math.pi * scale * torch.randn(num_channels // 2))
 
-    def forward(self, c_noise):
-        angles = c_noise[:, None] * self.frequencies
-        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+class LabelDropout(nn.Module):
+    """Class labels (B, label_dim) as they are; in training all zeros, no class, with `probability` for each image."""
+
+    @checked(probability=probability)
+    def __init__(self, probability: float = 0.0):
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, class_labels: Tensor) -> Tensor:
+        if not self.training or not self.probability:
+            return class_labels
+        return class_labels * (torch.rand(len(class_labels), 1, device=class_labels.device) >= self.probability)
 
 
 class Resample(nn.Module):
@@ -111,7 +125,7 @@ class Resample(nn.Module):
     (B, C, H + 1, W + 1), so that a 3x3 convolution of stride 2 without padding can follow.
     """
 
-    def __init__(self, taps, factor):
+    def __init__(self, taps: Sequence[float], factor: float):
         super().__init__()
         row = torch.tensor(taps, dtype=torch.float32)
         row = row / row.sum() * max(factor, 1)  # going up, a new pixel meets every second tap only
@@ -119,68 +133,72 @@ class Resample(nn.Module):
         self.up, self.stride = factor > 1, 1 if factor == 1 else 2
         self.padding = len(taps) // 2 - (factor != 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         kernel = self.kernel.expand(x.shape[1], -1, -1, -1)
         conv = F.conv_transpose2d if self.up else F.conv2d
         return conv(x, kernel, stride=self.stride, padding=self.padding, groups=x.shape[1])
 
 
-class UNetBlock(ResidualBlock):
+@dataclass(frozen=True)
+class Style:
+    """What each of the paper's U-Nets has of its own."""
+
+    embedding: type[nn.Module] = PositionalEmbedding
+    channel_mult_noise: int = 1  # the embedding of c_noise is this many times model_channels wide
+    labels_after_mlp: bool = False  # where the class joins in
+    residual_encoder: bool = False  # whether every level of the encoder sees the image once more
+    resample_filter: tuple[int, ...] = (1, 1)
+    resample_proj: bool = False  # whether a resampling block has a 1x1 convolution on its shortcut in any case
+    adaptive_scale: bool = True  # whether `emb` scales and shifts the second normalisation, or is added before it
+    skip_scale: float = 1.0  # by which each sum of two branches is multiplied
+    head_channels: int | None = None  # channels of a head of attention, where it divides them; None for a single head
+    attend_rarely: bool = False  # whether in the decoder only a level's last block attends
+
+
+class UNetBlock(nn.Module):
     """The residual block of the paper's networks, which may change the resolution: (B, in, H, W) -> (B, out, H', W').
 
     A `ResidualBlock` that can do more. `resample` works before the first convolution and on the shortcut.
-    `num_heads` > 0 ends the block with attention. With `adaptive_scale`, `emb` scales and shifts the second
-    normalisation; without, it is added before it. Each sum of two branches is multiplied by `skip_scale`. With
-    `resample_proj`, the shortcut of a resampling block has a 1x1 convolution even where the width stays.
     """
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        emb_channels,
-        dropout=0.0,
-        num_heads=0,
-        resample=None,
-        adaptive_scale=True,
-        skip_scale=1.0,
-        resample_proj=False,
+        in_channels: int,
+        out_channels: int,
+        emb_channels: int,
+        dropout: float = 0.0,
+        attention: bool = False,
+        resample: Resample | None = None,
+        style: Style = Style(),
     ):
-        super().__init__(in_channels, out_channels, emb_channels, dropout)
-        self.num_heads, self.adaptive_scale, self.skip_scale = num_heads, adaptive_scale, skip_scale
-        self.resample = resample or nn.Identity()
-        if not adaptive_scale:
-            self.affine = nn.Linear(emb_channels, out_channels)
-        if resample and resample_proj:
-            self.skip = nn.Conv2d(in_channels, out_channels, 1)
-        if num_heads:
-            self.attention = SelfAttention(out_channels, num_heads)
+        super().__init__()
+        self.style, self.resample = style, resample or nn.Identity()
+        self.norm0 = GroupNorm(in_channels)
+        self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.affine = nn.Linear(emb_channels, out_channels * (2 if style.adaptive_scale else 1))
+        self.norm1 = GroupNorm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv1 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        projects = in_channels != out_channels or (resample is not None and style.resample_proj)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if projects else nn.Identity()
+        whole = style.head_channels and out_channels % style.head_channels == 0
+        num_heads = out_channels // style.head_channels if whole else 1
+        self.attention = SelfAttention(out_channels, num_heads) if attention else None
 
-    def forward(self, x, emb):
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv0(self.resample(F.silu(self.norm0(x))))
-        if self.adaptive_scale:
+        if self.style.adaptive_scale:
             scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
             h = torch.addcmul(shift, self.norm1(h), scale + 1)
         else:
             h = self.norm1(h + self.affine(emb)[:, :, None, None])
         h = self.conv1(self.dropout(F.silu(h)))
-        x = (self.skip(self.resample(x)) + h) * self.skip_scale
-        return self.attention(x) * self.skip_scale if self.num_heads else x
+        x = (self.skip(self.resample(x)) + h) * self.style.skip_scale
+        return x if self.attention is None else self.attention(x) * self.style.skip_scale
 
 
-def check_unet(img_resolution, img_channels, label_dim, augment_dim, model_channels, channel_mult, num_blocks, dropout):
-    """Refuse counts that are not whole or too small, a `dropout` outside [0, 1], and widths that can't be embedded."""
-    for name, value, least in [
-        ("img_resolution", img_resolution, 1),
-        ("img_channels", img_channels, 1),
-        ("model_channels", model_channels, 4),
-        ("num_blocks", num_blocks, 1),
-        ("label_dim", label_dim, 0),
-        ("augment_dim", augment_dim, 0),
-        *[("each of channel_mult", mult, 1) for mult in channel_mult],
-    ]:
-        check_count(name, value, least)
-    check_number("dropout", dropout, at_least=0, at_most=1)
+def check_widths(model_channels: int, channel_mult: Sequence[int]) -> None:
+    """Refuse widths that can't be embedded or are none."""
     if model_channels % 4 or not channel_mult:
         raise ValueError(
             f"model_channels is {model_channels} and channel_mult {channel_mult}; "
@@ -188,12 +206,13 @@ def check_unet(img_resolution, img_channels, label_dim, augment_dim, model_chann
         )
 
 
-def level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size=1):
+def level_resolutions(
+    img_resolution: int, channel_mult: Sequence[int], attn_resolutions: Sequence[int], patch_size: int = 1
+) -> list[int]:
     """The resolution of each level of a U-Net, the highest first.
 
-    Raises `ValueError` where they are not whole numbers, and for an attention resolution that is not among them.
+    `ValueError` where they are not whole numbers, and for an attention resolution that is not among them.
     """
-    check_count("patch_size", patch_size)
     factor = patch_size * 2 ** (len(channel_mult) - 1)
     if img_resolution % factor:
         patches = f"patches of {patch_size} and " if patch_size > 1 else ""
@@ -206,3 +225,9 @@ def level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size
     if unknown:
         raise ValueError(f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}.")
     return resolutions
+
+
+def check_size(self: nn.Module, x: Tensor) -> None:
+    """Refuse images whose height or width the levels of a network, `self`, don't divide."""
+    if x.shape[-2] % self.factor or x.shape[-1] % self.factor:
+        raise ValueError(f"x is {tuple(x.shape)}; height and width must be multiples of {self.factor}.")

@@ -4,19 +4,23 @@ They share a skeleton, `PaperUNet`, and the block `layers.UNetBlock`; each class
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from edm_lesson.checks import check_number
+from edm_lesson.checks import check_count, checked
 from edm_lesson.networks.layers import (
     FourierEmbedding,
     GroupNorm,
-    PositionalEmbedding,
+    LabelDropout,
     Resample,
+    Style,
     UNetBlock,
-    check_unet,
+    check_size,
+    check_widths,
     level_resolutions,
     zero_init,
 )
@@ -27,136 +31,104 @@ class PaperUNet(nn.Module):
 
     Parameters
     ----------
-    img_resolution, img_channels : size (32, or any that 2^(levels - 1) divides) and channels of the images.
+    img_resolution, img_channels : size (any that `patch_size` * 2^(levels - 1) divides) and channels of the images.
     label_dim, augment_dim : width of class labels and augmentation labels; 0 for none.
     model_channels, channel_mult : level l has `model_channels` * `channel_mult[l]` channels and half the
         resolution of level l - 1.
     num_blocks : residual blocks a level in the encoder; the decoder has one more.
     attn_resolutions : resolutions at which blocks end with self-attention; the bottleneck's first block always does.
+    patch_size : images are cut into patches of this size first, as in pixel-unshuffle; 1 leaves them whole.
     dropout : probability, inside the residual blocks.
     label_dropout : probability that, in training, the network is not told an image's class.
-
-    Raises `ValueError` for a size that the levels don't divide, an attention resolution that doesn't occur, counts that
-    are not whole, `model_channels` that 4 does not divide, and probabilities outside [0, 1].
     """
 
-    embedding_type = PositionalEmbedding
-    channel_mult_noise = 1  # the embedding of c_noise is this many times model_channels wide
-    labels_after_mlp = False  # where the class joins in
-    residual_encoder = False  # whether every level of the encoder sees the image once more
-    resample_filter = (1, 1)
-    attend_rarely = False  # whether in the decoder only a level's last block attends
-    adaptive_scale, skip_scale, resample_proj = True, 1.0, False  # see UNetBlock
+    style = Style()
 
+    @checked(check_widths, num_blocks=check_count)
     def __init__(
-        self,
-        img_resolution=32,
-        img_channels=1,
-        label_dim=0,
-        augment_dim=0,
-        model_channels=128,
-        channel_mult=(2, 2, 2),
-        num_blocks=4,
-        attn_resolutions=(16,),
-        dropout=0.13,
-        label_dropout=0.0,
-    ):
+        self, img_resolution: int = 32, img_channels: int = 1, label_dim: int = 0, augment_dim: int = 0,
+        model_channels: int = 128, channel_mult: Sequence[int] = (2, 2, 2), num_blocks: int = 4,
+        attn_resolutions: Sequence[int] = (16,), patch_size: int = 1, dropout: float = 0.13, label_dropout: float = 0.0,
+    ):  # fmt: skip
         super().__init__()
-        check_unet(
-            img_resolution, img_channels, label_dim, augment_dim, model_channels, channel_mult, num_blocks, dropout
-        )
-        resolutions = level_resolutions(img_resolution, channel_mult, attn_resolutions)
-        check_number("label_dropout", label_dropout, at_least=0, at_most=1)
+        style, resolutions = self.style, level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
         self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.label_dim, self.augment_dim, self.label_dropout = label_dim, augment_dim, label_dropout
-        self.factor = 2 ** (len(channel_mult) - 1)
+        self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
+        self.factor = patch_size * 2 ** (len(channel_mult) - 1)
 
-        noise, emb = self.channel_mult_noise * model_channels, 4 * model_channels
-        self.embedding = self.embedding_type(noise)
+        noise, emb = style.channel_mult_noise * model_channels, 4 * model_channels
+        self.embedding = style.embedding(noise)
         self.augment_embedding = nn.Linear(augment_dim, noise, bias=False) if augment_dim else None
-        joins, bias = (emb, False) if self.labels_after_mlp else (noise, True)
+        joins, bias = (emb, False) if style.labels_after_mlp else (noise, True)
         self.label_embedding = nn.Linear(label_dim, joins, bias) if label_dim else None
+        self.label_dropout = LabelDropout(label_dropout)
         self.mlp = nn.Sequential(nn.Linear(noise, emb), nn.SiLU(), nn.Linear(emb, emb))
 
         def block(in_channels, out_channels, attention=False, factor=None):
-            num_heads = self.num_heads(out_channels) if attention else 0
-            resample = Resample(self.resample_filter, factor) if factor else None
-            style = self.adaptive_scale, self.skip_scale, self.resample_proj
-            return UNetBlock(in_channels, out_channels, emb, dropout, num_heads, resample, *style)
+            resample = Resample(style.resample_filter, factor) if factor else None
+            return UNetBlock(in_channels, out_channels, emb, dropout, attention, resample, style)
 
-        levels = [(model_channels * mult, size) for mult, size in zip(channel_mult, resolutions, strict=True)]
-        self.conv_in = nn.Conv2d(img_channels, model_channels, 3, padding=1)
+        widths = [model_channels * mult for mult in channel_mult]
+        levels = [(width, size in attn_resolutions) for width, size in zip(widths, resolutions, strict=True)]
+        pixels = seen = img_channels * patch_size**2
+        self.conv_in = nn.Conv2d(pixels, model_channels, 3, padding=1)
         self.encoder, self.downs, self.residuals = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        seen, width, skips = img_channels, model_channels, [model_channels]
-        for depth, (out, resolution) in enumerate(levels):
+        width, skips = model_channels, [model_channels]
+        for depth, (out, attends) in enumerate(levels):
             if depth:
                 self.downs.append(block(width, width, factor=0.5))
                 skips.append(width)
-            if depth and self.residual_encoder:
-                smooth, halve = Resample(self.resample_filter, factor=1), nn.Conv2d(seen, width, 3, stride=2)
+            if depth and style.residual_encoder:
+                smooth, halve = Resample(style.resample_filter, factor=1), nn.Conv2d(seen, width, 3, stride=2)
                 self.residuals.append(nn.Sequential(smooth, halve))
                 seen = width
-            level = nn.ModuleList()
-            for _ in range(num_blocks):
-                level.append(block(width, out, resolution in attn_resolutions))
-                width = out
-                skips.append(out)
-            self.encoder.append(level)
+            self.encoder.append(nn.ModuleList(block(width if k == 0 else out, out, attends) for k in range(num_blocks)))
+            width = out
+            skips += [out] * num_blocks
         self.bottleneck = nn.ModuleList([block(width, width, attention=True), block(width, width)])
         self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
-        for depth, (out, resolution) in enumerate(reversed(levels)):
+        for depth, (out, attends) in enumerate(reversed(levels)):
             if depth:
                 self.ups.append(block(width, width, factor=2))
             level = nn.ModuleList()
             for number in range(num_blocks + 1):
-                attention = resolution in attn_resolutions and (number == num_blocks or not self.attend_rarely)
-                level.append(block(width + skips.pop(), out, attention))
+                level.append(
+                    block(width + skips.pop(), out, attends and (number == num_blocks or not style.attend_rarely))
+                )
                 width = out
             self.decoder.append(level)
         self.norm_out = GroupNorm(width)
-        self.conv_out = zero_init(nn.Conv2d(width, img_channels, 3, padding=1))
-        self.init_weights()
+        self.conv_out = zero_init(nn.Conv2d(width, pixels, 3, padding=1))
 
-    def init_weights(self):
-        """Draw the weights that don't start at zero; as they stand, they are PyTorch's own (Kaiming uniform)."""
-
-    def num_heads(self, channels):
-        """How many heads `channels` are shared out to where a block attends."""
-        return 1
-
-    def embed(self, c_noise, class_labels=None, augment_labels=None):
+    def embed(
+        self, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
         """What every block is told: noise level, class and augmentation in one vector (B, 4 * model_channels)."""
         emb = self.embedding(c_noise)
         if self.augment_embedding is not None and augment_labels is not None:
             emb = emb + self.augment_embedding(augment_labels)
         if self.label_embedding is None:
             return F.silu(self.mlp(emb))
-        classes = self.label_embedding(self.told(class_labels, emb))
-        return F.silu(self.mlp(emb) + classes if self.labels_after_mlp else self.mlp(emb + classes))
-
-    def told(self, class_labels, emb):
-        """`class_labels` (B, label_dim) as the network is told them: zeros for None, and for some in training.
-
-        They are multiplied by √label_dim, which gives a one-hot label the mean square 1.
-        """
         if class_labels is None:
-            return emb.new_zeros(len(emb), self.label_dim)
-        if self.training and self.label_dropout:
-            class_labels = class_labels * (torch.rand(len(emb), 1, device=emb.device) >= self.label_dropout)
-        return class_labels * math.sqrt(self.label_dim)
+            class_labels = emb.new_zeros(len(emb), self.label_dim)
+        scale = math.sqrt(self.label_dim)  # gives a one-hot label the mean square 1
+        classes = self.label_embedding(scale * self.label_dropout(class_labels))
+        return F.silu(self.mlp(emb) + classes if self.style.labels_after_mlp else self.mlp(emb + classes))
 
-    def forward(self, x, c_noise, class_labels=None, augment_labels=None):
+    @checked(check_size)
+    def forward(
+        self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
         """F: `x` (B, C, H, W), `c_noise` (B,), one-hot `class_labels`, `augment_labels` -> (B, C, H, W)."""
-        if x.shape[-2] % self.factor or x.shape[-1] % self.factor:
-            raise ValueError(f"x is {tuple(x.shape)}; height and width must be multiples of {self.factor}.")
         emb = self.embed(c_noise, class_labels, augment_labels)
-        seen, x = x, self.conv_in(x)
+        seen = F.pixel_unshuffle(x, self.patch_size)
+        x = self.conv_in(seen)
         skips = [x]
         for depth, level in enumerate(self.encoder):
             if depth:
                 x = self.downs[depth - 1](x, emb)
-                if self.residual_encoder:
-                    x = seen = (x + self.residuals[depth - 1](seen)) * self.skip_scale
+                if self.style.residual_encoder:
+                    x = seen = (x + self.residuals[depth - 1](seen)) * self.style.skip_scale
                 skips.append(x)
             for block in level:
                 x = block(x, emb)
@@ -167,7 +139,7 @@ class PaperUNet(nn.Module):
             x = self.ups[depth - 1](x, emb) if depth else x
             for block in level:
                 x = block(torch.cat([x, skips.pop()], dim=1), emb)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch_size)
 
 
 class DDPMpp(PaperUNet):
@@ -176,12 +148,11 @@ class DDPMpp(PaperUNet):
     Every sum of two branches is multiplied by √½, so that variance stays where both have it. Parameters: `PaperUNet`.
     """
 
-    attend_rarely = True
-    adaptive_scale, skip_scale, resample_proj = False, math.sqrt(0.5), True
+    style = Style(adaptive_scale=False, skip_scale=math.sqrt(0.5), resample_proj=True, attend_rarely=True)
 
-    def init_weights(self):
-        """Xavier's uniform weights, and no biases."""
-        for name, module in self.named_modules():
+    def __init__(self, *sizes: int, **settings):
+        super().__init__(*sizes, **settings)
+        for name, module in self.named_modules():  # Xavier's uniform weights, and no biases
             if isinstance(module, nn.GroupNorm):
                 module.eps = 1e-6  # at the bottom, √½ upon √½ brings the variance below the usual 1e-5
             elif isinstance(module, (nn.Conv2d, nn.Linear)) and not name.endswith(("conv1", "proj", "conv_out")):
@@ -197,10 +168,13 @@ class NCSNpp(DDPMpp):
     adds to its features what a convolution makes of the level above, the topmost of the image. Parameters: `PaperUNet`.
     """
 
-    embedding_type = FourierEmbedding
-    channel_mult_noise = 2
-    residual_encoder = True
-    resample_filter = (1, 3, 3, 1)
+    style = replace(
+        DDPMpp.style,
+        embedding=FourierEmbedding,
+        channel_mult_noise=2,
+        residual_encoder=True,
+        resample_filter=(1, 3, 3, 1),
+    )
 
 
 class ADM(PaperUNet):
@@ -212,37 +186,11 @@ class ADM(PaperUNet):
     learn_sigma : whether F has 2 * `img_channels` channels: the answer, then as many for learned variances.
     """
 
-    labels_after_mlp = True
+    style = Style(labels_after_mlp=True, head_channels=64)
 
-    def __init__(
-        self,
-        img_resolution=32,
-        img_channels=1,
-        label_dim=0,
-        augment_dim=0,
-        model_channels=192,
-        channel_mult=(1, 2, 3, 4),
-        num_blocks=3,
-        attn_resolutions=(32, 16, 8),
-        dropout=0.1,
-        label_dropout=0.0,
-        learn_sigma=False,
-    ):
-        super().__init__(
-            img_resolution,
-            img_channels,
-            label_dim,
-            augment_dim,
-            model_channels,
-            channel_mult,
-            num_blocks,
-            attn_resolutions,
-            dropout,
-            label_dropout,
-        )
+    def __init__(self, *sizes: int, learn_sigma: bool = False, **settings):
+        own = {"model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8)}
+        super().__init__(*sizes, **{**own, "dropout": 0.1, **settings})
         if learn_sigma:
-            self.conv_out = zero_init(nn.Conv2d(self.conv_out.in_channels, 2 * img_channels, 3, padding=1))
-
-    def num_heads(self, channels):
-        """How many heads `channels` are shared out to where a block attends."""
-        return channels // 64 if channels % 64 == 0 else 1
+            out = self.conv_out
+            self.conv_out = zero_init(nn.Conv2d(out.in_channels, 2 * out.out_channels, 3, padding=1))

@@ -1,14 +1,19 @@
 """The lesson U-Net: the smallest network F that makes good digits."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from edm_lesson.checks import check_count, checked
 from edm_lesson.networks.layers import (
     GroupNorm,
+    LabelDropout,
     PositionalEmbedding,
     ResidualBlock,
-    check_unet,
+    check_size,
+    check_widths,
     level_resolutions,
     zero_init,
 )
@@ -28,30 +33,18 @@ class LessonUNet(nn.Module):
     attn_resolutions : resolutions at which all blocks end with self-attention; the bottleneck's block always does.
     patch_size : images are cut into patches of this size first, as in pixel-unshuffle; 1 leaves them whole.
     dropout : probability, inside the residual blocks.
-
-    Raises `ValueError` for a size that the levels don't divide, an attention resolution that doesn't occur, counts that
-    are not whole, and `model_channels` that 4 does not divide.
+    label_dropout : probability that, in training, the network is not told an image's class.
     """
 
+    @checked(check_widths, num_blocks=check_count)
     def __init__(
-        self,
-        img_resolution=28,
-        img_channels=1,
-        label_dim=0,
-        augment_dim=0,
-        model_channels=32,
-        channel_mult=(1, 2, 2),
-        num_blocks=2,
-        attn_resolutions=(),
-        patch_size=1,
-        dropout=0.0,
-    ):
+        self, img_resolution: int = 28, img_channels: int = 1, label_dim: int = 0, augment_dim: int = 0,
+        model_channels: int = 32, channel_mult: Sequence[int] = (1, 2, 2), num_blocks: int = 2,
+        attn_resolutions: Sequence[int] = (), patch_size: int = 1, dropout: float = 0.0, label_dropout: float = 0.0,
+    ):  # fmt: skip
         super().__init__()
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
-        check_unet(
-            img_resolution, img_channels, label_dim, augment_dim, model_channels, channel_mult, num_blocks, dropout
-        )
         resolutions = level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
         self.factor = patch_size * 2 ** (len(channel_mult) - 1)
 
@@ -59,6 +52,7 @@ class LessonUNet(nn.Module):
         emb_channels = 4 * model_channels
         self.embedding = PositionalEmbedding(model_channels)
         self.label_embedding = nn.Linear(label_dim, model_channels, bias=False) if label_dim else None
+        self.label_dropout = LabelDropout(label_dropout)
         self.augment_embedding = nn.Linear(augment_dim, model_channels, bias=False) if augment_dim else None
         self.mlp = nn.Sequential(
             nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels), nn.SiLU()
@@ -89,19 +83,22 @@ class LessonUNet(nn.Module):
         self.norm_out = GroupNorm(width)
         self.conv_out = zero_init(nn.Conv2d(width, pixels, 3, padding=1))
 
-    def embed(self, c_noise, class_labels=None, augment_labels=None):
+    def embed(
+        self, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
         """What every block is told: noise level, class and augmentation in one vector (B, 4 * model_channels)."""
         emb = self.embedding(c_noise)
         if self.label_embedding is not None and class_labels is not None:
-            emb = emb + self.label_embedding(class_labels)
+            emb = emb + self.label_embedding(self.label_dropout(class_labels))
         if self.augment_embedding is not None and augment_labels is not None:
             emb = emb + self.augment_embedding(augment_labels)
         return self.mlp(emb)
 
-    def forward(self, x, c_noise, class_labels=None, augment_labels=None):
+    @checked(check_size)
+    def forward(
+        self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
+    ) -> Tensor:
         """F: `x` (B, C, H, W), `c_noise` (B,), one-hot `class_labels`, `augment_labels` -> (B, C, H, W)."""
-        if x.shape[-2] % self.factor or x.shape[-1] % self.factor:
-            raise ValueError(f"x is {tuple(x.shape)}; height and width must be multiples of {self.factor}.")
         emb = self.embed(c_noise, class_labels, augment_labels)
         x = self.conv_in(F.pixel_unshuffle(x, self.patch_size))
         skips = []
