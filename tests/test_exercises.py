@@ -1,6 +1,7 @@
 """Every exercise of every notebook: the solution passes, the stub doesn't, and the usual mistakes are named."""
 
 import ast
+import random
 import re
 from pathlib import Path
 
@@ -125,6 +126,13 @@ def test_checking_leaves_the_random_numbers_of_the_notebook_alone(capsys):
         assert capsys.readouterr().out == "✓ 99.1 solved\n"
     finally:
         del registered["99.1"]
+
+
+def test_checking_leaves_pythons_random_numbers_alone(capsys):
+    state = random.getstate()
+    check("05.1", lambda layers: 1)
+    assert capsys.readouterr().out.startswith("✗ 05.1")
+    assert random.getstate() == state
 
 
 def test_an_unknown_exercise_is_refused():

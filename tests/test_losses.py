@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from edm_lesson.augment import AugmentPipe
 from edm_lesson.losses import EDMLoss, IDDPMLoss, VELoss, VPLoss
 from edm_lesson.networks import LessonUNet
 from edm_lesson.preconditioning import EDMPrecond, IDDPMPrecond, VEPrecond, VPPrecond
@@ -65,6 +66,19 @@ def test_a_generator_makes_it_repeatable_and_augmentation_reaches_the_denoiser()
     torch.testing.assert_close(*values)
     assert seen[0][1:] == ("classes", "labels")
     assert seen[0][0].mean() > 5, "the augmented images are the ones that get noise"
+
+
+def test_the_generator_draws_the_augmentation_too_and_sigma_before_it():
+    loss, y, augment = EDMLoss(), torch.rand(6, 1, 8, 8), AugmentPipe(p=1)
+
+    def value(seed):
+        return loss(lambda x, *_: x, y, augment=augment, generator=torch.Generator().manual_seed(seed))
+
+    told = []
+    loss(lambda x, sigma, *_: told.append(sigma) or x, y, None, augment, torch.Generator().manual_seed(0))
+    assert torch.equal(told[0].flatten(), loss.sample_sigma(6, torch.Generator().manual_seed(0)))
+    assert torch.equal(value(0), value(0))
+    assert not torch.equal(value(0), value(1))
 
 
 @pytest.mark.parametrize("settings", [{"P_std": 0}, {"P_std": -1}, {"sigma_data": 0}, {"P_mean": math.nan}])

@@ -145,7 +145,8 @@ def test_a_run_interrupted_in_the_midst_of_a_step_goes_on_exactly(few, tmp_path,
     assert resumed.losses == again.losses == whole.losses
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_spares_its_checkpoint(few, tmp_path):
+@pytest.mark.parametrize("augment", [(), ("augment.p=1",)])
+def test_a_loss_that_is_not_finite_stops_the_run_and_spares_its_checkpoint(few, tmp_path, augment):
     class Failing(EDMLoss):
         levels = ()
 
@@ -153,11 +154,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_its_checkpoint(few, 
             self.levels = [*self.levels, super().sample_sigma(*arguments, **settings)]
             return self.levels[-1]
 
-        def __call__(self, *arguments):
-            value = super().__call__(*arguments)
+        def __call__(self, *arguments, **settings):
+            value = super().__call__(*arguments, **settings)
             return value * float("nan") if len(self.levels) == 11 else value
 
-    trainer = Trainer(short(), few, tmp_path, **CPU)
+    trainer = Trainer(short(*augment), few, tmp_path, **CPU)
     trainer.loss = Failing()
     with pytest.raises(LessonError, match=r"loss is nan at step 10, after 160 images") as stop:
         trainer.train(progress=False)

@@ -1,7 +1,5 @@
 """Exercises of notebook 05: how far a stack of layers sees, and attention by hand."""
 
-import random
-
 import torch
 
 from edm_lesson.exercises import compare, exercise
@@ -61,10 +59,14 @@ def receptive_field(attempt):
             "layer, and the first one comes last.",
         ),
     ]
+
+    def one_of(*numbers):  # drawn by torch, whose random numbers `check` gives back
+        return numbers[torch.randint(len(numbers), ())]
+
     cases = []
     for _ in range(4):
-        layers = [(random.choice([3, 5]), 1), (2, 2), (random.choice([3, 5, 7]), 1), (3, 2), (3, 1)]
-        layers += [(random.choice([1, 3, 5]), random.choice([1, 2])) for _ in range(random.randint(1, 4))]
+        layers = [(one_of(3, 5), 1), (2, 2), (one_of(3, 5, 7), 1), (3, 2), (3, 1)]
+        layers += [(one_of(1, 3, 5), one_of(1, 2)) for _ in range(one_of(1, 2, 3, 4))]
         cases.append((layers,))
     compare(attempt, family(), [*cases, ([(3, 1)],)], mistakes)
 
