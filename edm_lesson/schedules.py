@@ -54,7 +54,7 @@ def ve_sigmas(num_steps: int, sigma_min: float = 0.02, sigma_max: float = 100.0)
     return torch.cat([t.sqrt(), t.new_zeros(1)])  # sigma(t) = sqrt(t)
 
 
-@checked(M=check_count)
+@checked(C_1=fraction, C_2=not_negative, M=check_count)
 def iddpm_table(C_1: float = 0.001, C_2: float = 0.008, M: int = 1000) -> Tensor:
     """The noise levels u_0 > u_1 > ... > u_M = 0 on which an iDDPM network is trained: float64 (M + 1,) (Table 1).
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_finite, check_images, check_labels, check_number
+from edm_lesson.checks import check_finite, check_images, check_number, one_hot
 
 
 class Denoiser(Protocol):
@@ -51,10 +51,10 @@ def prepare(
     sigmas : the levels as a list of numbers, each but the last rounded by `round_sigma`.
     round_sigma : a function from a number to the nearest noise level that the denoiser knows.
     """
-    check_images(latents, getattr(denoiser, "img_channels", None), name="latents")
+    check_images("latents", latents, getattr(denoiser, "img_channels", None))
     check_finite("latents", latents, values=True)
     if class_labels is not None and hasattr(denoiser, "label_dim"):
-        class_labels = check_labels(class_labels, denoiser.label_dim, latents, values=True)
+        class_labels = one_hot(class_labels, denoiser.label_dim, latents, values=True)
     labels = () if class_labels is None else (class_labels,)
     levels = levels.tolist()
     if len(levels) < 2 or levels[-1] != 0 or levels != sorted(levels, reverse=True):
