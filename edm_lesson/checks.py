@@ -63,7 +63,7 @@ def check_number(name: str, value: Any, above=-math.inf, at_least=-math.inf, at_
         raise ValueError(f"{name} is {value!r}; it must be {wanted}.")
 
 
-positive = functools.partial(check_number, above=0)
+positive = functools.partial(check_number, above=0, at_most=LARGEST)
 not_negative = functools.partial(check_number, at_least=0)
 fraction = functools.partial(check_number, at_least=1e-9, at_most=0.999)
 probability = functools.partial(check_number, at_least=0, at_most=1)
