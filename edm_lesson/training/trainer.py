@@ -111,7 +111,7 @@ class Trainer:
         labels = self.images.labels[indices] if self.config.network.label_dim else None
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
         seed = seed_for("noise", number, settings.seed)
-        loss = partial(self.loss, augment=self.augment) if self.augment else self.loss
+        loss: Callable = partial(self.loss, augment=self.augment) if self.augment else self.loss
         loss = distributed.loss_of_share(loss, self._share, seed)
         self.denoiser.train()
         with own_random_numbers(self.device):
