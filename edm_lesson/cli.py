@@ -292,7 +292,6 @@ def study(
     """
     from edm_lesson.evaluation import Judge
     from edm_lesson.evaluation.study import check_study, load_study, results_of, run_study, study_table
-    from edm_lesson.plots import dot_plot
 
     chosen, out = load_study(name, images), out or Path("runs", "studies", name)
     rows = split(only) if only else list(chosen.rows)
@@ -306,6 +305,8 @@ def study(
             device=device,
         )  # fmt: skip
     print(study_table(chosen, results, seeds))
+    from edm_lesson.plots import dot_plot
+
     ratios = {row: [found["distance_ratio"] for found in results if found["row"] == row] for row in chosen.rows}
     label = f"distance ratio after {chosen.images:,} images"
     dot_plot({row: values for row, values in ratios.items() if values}, label, logx=True).savefig(out / f"{name}.png")

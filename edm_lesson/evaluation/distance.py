@@ -10,8 +10,6 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), C the covariances; float64, on the CPU, since not every
     device has it.
     """
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
-        raise ValueError(f"The features are {tuple(a.shape)} and {tuple(b.shape)}; (N, D) and (M, D) are expected.")
     a, b = a.cpu().double(), b.cpu().double()
     values, vectors = torch.linalg.eigh(torch.atleast_2d(a.T.cov()))
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T  # C_a^(1/2)
