@@ -97,8 +97,8 @@ def trained(request):
     denoiser = design.precond(Line(*edges.coefficients(sigma)[3].tolist()))
     loss = design.loss()
     optimizer = torch.optim.Adam(denoiser.parameters(), 0.05)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
-    for _ in range(400):
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200)
+    for _ in range(200):
         optimizer.zero_grad()
         loss(denoiser, 0.4 + 0.5 * torch.randn(512, 1, 2, 2)).mean().backward()
         optimizer.step()
