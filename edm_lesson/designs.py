@@ -42,7 +42,7 @@ class Design:
     loss: type[DenoisingLoss]
     solver: str
     levels: Callable
-    schedule: type[LinearSchedule | VPSchedule]
+    schedule: type[LinearSchedule]
     scale: Callable
     sigma_min: float
     sigma_max: float
@@ -90,7 +90,6 @@ def build_network(config: "Config") -> Module:
     """The raw, untrained network that a `Config` describes; it takes augmentation labels where images are augmented."""
     settings = dict(vars(config.network))
     network = NETWORKS[settings.pop("name")]
-    settings.pop("label_dropout" if network is LessonUNet else "patch_size")  # `config` lets no other values through
     augment_dim = AugmentPipe.label_dim if config.augment.p else 0
     return network(config.data.img_resolution, config.data.img_channels, augment_dim=augment_dim, **settings)
 

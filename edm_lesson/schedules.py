@@ -98,7 +98,7 @@ def iddpm_sigmas(
 
 
 class LinearSchedule:
-    """Time is the noise level: sigma(t) = t, s(t) = 1 (Table 1, iDDPM and EDM)."""
+    """Time is the noise level: sigma(t) = t (Table 1, iDDPM and EDM)."""
 
     @classmethod
     def from_range(cls, sigma_min: float, sigma_max: float) -> "LinearSchedule":
@@ -117,17 +117,9 @@ class LinearSchedule:
         """d sigma / dt."""
         return torch.ones_like(as_tensor(t))
 
-    def s(self, t: Tensor | float) -> Tensor:
-        """The factor by which images and noise are scaled at time `t`."""
-        return torch.ones_like(as_tensor(t))
-
-    def s_deriv(self, t: Tensor | float) -> Tensor:
-        """ds / dt."""
-        return torch.zeros_like(as_tensor(t))
-
 
 class VESchedule(LinearSchedule):
-    """The variance-exploding SDE: the variance is the time, sigma(t) = sqrt(t), s(t) = 1 (Table 1, VE)."""
+    """The variance-exploding SDE: the variance is the time, sigma(t) = sqrt(t) (Table 1, VE)."""
 
     def sigma(self, t: Tensor | float) -> Tensor:
         return as_tensor(t).sqrt()
@@ -151,10 +143,10 @@ def check_vp_range(sigma_min: float, sigma_max: float, epsilon_s: float) -> None
         )
 
 
-class VPSchedule:
-    """The variance-preserving SDE: sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1, s(t)^2 = 1 / (sigma(t)^2 + 1).
+class VPSchedule(LinearSchedule):
+    """The variance-preserving SDE: sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1 (Table 1, VP).
 
-    With the defaults sigma(1) = 152.16697 (Table 1, VP).
+    With the defaults sigma(1) = 152.16697.
     """
 
     @checked(check_betas, beta_d=not_negative)
@@ -185,12 +177,6 @@ class VPSchedule:
     def sigma_deriv(self, t: Tensor | float) -> Tensor:
         sigma = self.sigma(t)
         return self.exponent(t)[1] / 2 * (sigma + 1 / sigma)
-
-    def s(self, t: Tensor | float) -> Tensor:
-        return (-self.exponent(t)[0] / 2).exp()
-
-    def s_deriv(self, t: Tensor | float) -> Tensor:
-        return -self.exponent(t)[1] / 2 * self.s(t)
 
 
 def vp_levels(num_steps: int, sigma_min: float, sigma_max: float) -> Tensor:

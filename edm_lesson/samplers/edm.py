@@ -7,12 +7,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_churn, check_levels
+from edm_lesson.checks import check_churn, checked
 from edm_lesson.samplers.prepare import Denoiser, clip_range, prepare
 from edm_lesson.samplers.steps import add_churn, heun_step
 from edm_lesson.schedules import edm_sigmas
 
 
+@checked(check_churn)
 @torch.no_grad()
 def edm_sampler(
     denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, *,
@@ -36,8 +37,6 @@ def edm_sampler(
 
     2 * num_steps - 1 denoiser evaluations.
     """
-    check_levels(num_steps, sigma_min, sigma_max, rho)
-    check_churn(S_churn, S_min, S_max, S_noise)
     sigmas = edm_sigmas(num_steps, *clip_range(denoiser, sigma_min, sigma_max), rho)
     x, denoise, sigmas, round_sigma = prepare(denoiser, latents, class_labels, sigmas)  # Alg. 2, line 2
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_choice, check_churn, check_number
+from edm_lesson.checks import check_choice, check_churn, check_number, checked
 from edm_lesson.samplers.prepare import Denoiser, prepare
 from edm_lesson.samplers.steps import add_churn
 from edm_lesson.schedules import LinearSchedule
@@ -31,6 +31,7 @@ def ode_slope(
     return (sigma_deriv / sigma + s_deriv / s) * x - sigma_deriv * s / sigma * denoised, denoised  # Eq. 4
 
 
+@checked(solver=partial(check_choice, choices=("euler", "heun")), alpha=partial(check_number, at_least=0.01, at_most=1))
 def solver_step(
     slope: Callable, x: Tensor, t: float, t_next: float, solver: str = "heun", alpha: float = 1.0
 ) -> tuple[Tensor, Tensor]:
@@ -39,8 +40,6 @@ def solver_step(
     "heun" takes a second slope at `alpha` of the way, and a mean of the two such that the error is of second order;
     not where `t_next` is 0, where the slope is not defined and Euler's step stands. "euler" always leaves it at that.
     """
-    check_choice("solver", solver, ("euler", "heun"))
-    check_number("alpha", alpha, at_least=0.01, at_most=1)
     h = t_next - t
     d, denoised = slope(x, t)
     if solver == "heun" and t_next > 0:
@@ -49,6 +48,7 @@ def solver_step(
     return x + h * d, denoised
 
 
+@checked(check_churn)
 @torch.no_grad()
 def general_sampler(
     denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, *,
@@ -72,7 +72,6 @@ def general_sampler(
 
     As many denoiser evaluations as steps with "euler", twice as many minus one with "heun".
     """
-    check_churn(S_churn, S_min, S_max, S_noise)
     z, denoise, sigmas, round_sigma = prepare(denoiser, latents, class_labels, levels)
     slope = partial(ode_slope, denoise, schedule, scale)
     for step, (sigma, sigma_next) in enumerate(pairwise(sigmas)):

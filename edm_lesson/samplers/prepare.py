@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_finite, check_images, check_number, one_hot
+from edm_lesson.checks import check_finite, check_images, checked, one_hot, positive
 
 
 class Denoiser(Protocol):
@@ -26,10 +26,9 @@ def range_of(denoiser: Denoiser) -> tuple[float, float]:
     return float(getattr(denoiser, "sigma_min", 0.0)), float(getattr(denoiser, "sigma_max", math.inf))
 
 
+@checked(sigma_min=positive, sigma_max=positive)
 def clip_range(denoiser: Denoiser, sigma_min: float, sigma_max: float) -> tuple[float, float]:
     """`sigma_min` and `sigma_max` within the range of the denoiser; `ValueError` where nothing is left between them."""
-    check_number("sigma_min", sigma_min, above=0)
-    check_number("sigma_max", sigma_max, above=0)
     lowest, highest = range_of(denoiser)
     if sigma_min > highest or sigma_max < lowest:
         raise ValueError(
