@@ -7,6 +7,8 @@ verified before a single weight is used.
 import hashlib
 import json
 import os
+from collections.abc import Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -14,6 +16,8 @@ from shlex import quote
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
+from torch.nn import Module
 
 from edm_lesson import LessonError
 from edm_lesson.config import Config, config_from_dict, config_to_dict
@@ -28,15 +32,15 @@ class Checkpoint:
     """What a checkpoint file holds: the configuration, named tensors, and plain values such as `images_seen`."""
 
     config: Config
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, Tensor]
     state: dict
 
-    def part(self, name):
+    def part(self, name: str) -> dict[str, Tensor]:
         """The tensors whose names begin with `name` and a dot, without that prefix."""
         return {key[len(name) + 1 :]: tensor for key, tensor in self.tensors.items() if key.startswith(f"{name}.")}
 
-    def restore(self, name, module):
-        """Give `module` the weights of the part `name`. Raises `LessonError` where they are another network's."""
+    def restore(self, name: str, module: Module) -> None:
+        """Give `module` the weights of the part `name`."""
         try:
             module.load_state_dict(self.part(name))
         except RuntimeError as error:
@@ -46,16 +50,17 @@ class Checkpoint:
             ) from error
 
 
-def save_checkpoint(path, config, tensors, previous=None, **state):
+def save_checkpoint(
+    path: str | Path, config: Config, tensors: Mapping[str, Tensor], previous: str | Path | None = None, **state
+) -> None:
     """Write named `tensors`, the `config` and plain values to `path`; the rest is as in `save_tensors`."""
     save_tensors(path, tensors, {"config": config_to_dict(config), "state": state}, previous)
 
 
-def load_checkpoint(path):
+def load_checkpoint(path: str | Path) -> Checkpoint:
     """The `Checkpoint` in the file `path`, verified; its tensors are on the CPU.
 
-    Raises `LessonError` where the file is missing, is no checkpoint of this package, or differs from its digest;
-    where the one before it is whole, the message offers that.
+    A `LessonError` says what is wrong with the file, and offers the one before it where that is whole.
     """
     path = Path(path).expanduser()
     try:
@@ -80,32 +85,34 @@ def _load_checkpoint(path):
     if not header.keys() >= {"config", "state"}:
         raise LessonError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
     config, state = config_from_dict(header["config"], str(path)), header["state"]
-    mean = torch.tensor(state.pop("offset", 0.0)).reshape(-1, 1, 1)
-    if mean.any():
+    offset = state.pop("offset", [])  # what version 0.1 took off the images
+    if any(offset) or (offset and config.data.center):
         config = replace(config, data=replace(config.data, center=True))
-        tensors = _with_mean(tensors, mean.repeat(config.data.img_channels // len(mean), 1, 1))
+        tensors = _with_mean(tensors, torch.tensor(offset * (config.data.img_channels // len(offset))))
     return Checkpoint(config, tensors, state)
 
 
 def _with_mean(tensors, mean):
-    """The `tensors` of version 0.1, which took a mean off the images, named as those of a denoiser that does it."""
-    named = {}
+    """The `tensors` of version 0.1 for a denoiser that takes the `mean` of each channel off itself."""
+    named, mean = {}, mean.reshape(-1, 1, 1)
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         named |= {name: tensor} if part == "optimizer" else {f"{part}.denoiser.{rest}": tensor, f"{part}.mean": mean}
     return named
 
 
-def optimizer_tensors(optimizer):
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What `optimizer` remembers of every parameter, as tensors named `optimizer.<number>.<what>`."""
     state = optimizer.state_dict()["state"].items()
     return {f"optimizer.{k}.{name}": torch.as_tensor(value) for k, values in state for name, value in values.items()}
 
 
-def restore_optimizer(optimizer, tensors, param_groups):
-    """Give `optimizer` back what `optimizer_tensors` took, less the prefix, and its settings."""
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], param_groups: list[dict]
+) -> None:
+    """Give `optimizer` back what `optimizer_tensors` took, without the prefix, and its settings."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state = {}
+    state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, name = key.split(".")
         if tensor.ndim:  # fused Adam walks through memory: moments must be laid out like their parameter
@@ -114,25 +121,26 @@ def restore_optimizer(optimizer, tensors, param_groups):
     optimizer.load_state_dict({"state": state, "param_groups": param_groups})
 
 
-def previous_path(path):
+def previous_path(path: str | Path) -> Path:
     """Where the checkpoint before the one at `path` is kept: beside it, `checkpoint.previous.safetensors`."""
     return Path(path).with_name(f"{Path(path).stem}.previous{Path(path).suffix}")
 
 
-def save_tensors(path, tensors, header, previous=None):
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], header: dict, previous: str | Path | None = None
+) -> None:
     """Write named `tensors` and `header`, a dictionary of plain values, to `path` with a SHA-256 over both.
 
-    An older file is replaced only once all is written; it is kept as `previous`, if that is given. Raises
-    `LessonError` where the file can't be written; what was there before is kept.
+    An older file is replaced only once all is written; it is kept as `previous`, if that is given.
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = json.dumps(header, sort_keys=True)
+    text = json.dumps(header, sort_keys=True)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(save(tensors, {"edm_lesson": header, "digest": _digest(header, tensors)}))
+        with open(part, "wb") as file:  # safetensors' own files would be left behind, were this process killed
+            file.write(save(tensors, {"edm_lesson": text, "digest": _digest(text, tensors)}))
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
@@ -159,25 +167,10 @@ def _keep(path, previous):
         link.unlink(missing_ok=True)
 
 
-def load_tensors(path):
-    """The tensors, on the CPU, and the header that `save_tensors` wrote to `path`, verified.
-
-    Raises `LessonError` where the file is missing, was not written by this package, or differs from its digest.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except FileNotFoundError as error:
-        raise LessonError(f"There is no file {path}.") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LessonError(
-            f"{path} is no checkpoint, or was cut short ({error}). Take an earlier copy, or train again."
-        ) from error
-    if "edm_lesson" not in metadata:
-        raise LessonError(
-            f"{path} was not written by edm_lesson: its configuration is missing. Load its weights by hand."
-        )
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors, on the CPU, and the header that `save_tensors` wrote to `path`, verified."""
+    with _open(path) as (file, metadata):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     found = _digest(metadata["edm_lesson"], tensors)
     if found != metadata.get("digest"):
         raise LessonError(
@@ -187,12 +180,31 @@ def load_tensors(path):
     return tensors, json.loads(metadata["edm_lesson"])
 
 
-def load_denoiser(name_or_path, device=None):
+@contextmanager
+def _open(path):
+    """The file that `save_tensors` wrote to `path`, and what it says of itself, not verified yet."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "edm_lesson" not in metadata:
+                raise LessonError(
+                    f"{path} was not written by edm_lesson: its configuration is missing. Load its weights by hand."
+                )
+            yield file, metadata
+    except FileNotFoundError as error:
+        raise LessonError(f"There is no file {path}.") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise LessonError(
+            f"{path} is no checkpoint, or was cut short ({error}). Take an earlier copy, or train again."
+        ) from error
+
+
+def load_denoiser(name_or_path: str | Path, device: torch.device | str | None = None) -> Module:
     """The denoiser in a checkpoint, averaged weights (EMA), in evaluation mode, without gradients.
 
     `name_or_path` is "lesson" or "lesson-conditional", the models that come with the course, a checkpoint file, or the
-    folder of a training run. `device` defaults to the best there is (`data.choose_device`). The denoiser carries its
-    `config`.
+    folder of a training run, of which the averaged weights alone are read where they are as new as its checkpoint.
+    `device` defaults to the best there is (`data.choose_device`). The denoiser carries its `config`.
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
@@ -202,22 +214,32 @@ def load_denoiser(name_or_path, device=None):
     return denoiser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
-def find_checkpoint(name_or_path):
-    """The file that a name in `PRETRAINED`, the folder of a run or a path stand for.
-
-    Raises `LessonError` where a shipped one is missing.
-    """
+def find_checkpoint(name_or_path: str | Path) -> Path:
+    """The file that a name in `PRETRAINED`, the folder of a run or a path stand for."""
     if name_or_path in PRETRAINED:
         path = data_folder() / "pretrained" / f"{name_or_path}.safetensors"
         if not path.is_file():
             raise LessonError(
-                f"The pretrained model {name_or_path!r} is not at {path}: it comes with the repository, not with the "
-                f"installed package. Set EDM_LESSON_DATA to the repository's data folder, or train it: "
+                f"The pretrained model {name_or_path!r} is not at {path}. Set EDM_LESSON_DATA to the folder that holds "
+                f"pretrained/, leave it unset, or train the model: "
                 f"edm-lesson train --config {name_or_path} --out runs/{name_or_path}"
             )
         return path
     path = Path(name_or_path).expanduser()
-    return path / "checkpoint.safetensors" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    whole, alone = path / "checkpoint.safetensors", path / "denoiser.safetensors"
+    return alone if _same_weights(alone, whole) else whole
+
+
+def _same_weights(alone, whole):
+    """Whether the file `alone` holds the model of the checkpoint `whole`: after as many images, and no older."""
+    try:
+        with _open(alone) as (_, ours), _open(whole) as (_, theirs):
+            seen = [json.loads(metadata["edm_lesson"])["state"]["images_seen"] for metadata in (ours, theirs)]
+            return seen[0] == seen[1] and alone.stat().st_mtime >= whole.stat().st_mtime
+    except (LessonError, LookupError, TypeError):  # missing or damaged: what is wrong is said when it is loaded
+        return False
 
 
 def _digest(header, tensors):

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edm_lesson import LessonError
+from edm_lesson import LessonError, __version__
 
 app = typer.Typer(
     help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.\n\n"
@@ -26,12 +26,27 @@ CHECKPOINT = typer.Option(help="lesson, lesson-conditional, a checkpoint, or a r
 SAMPLER = typer.Option(help="edm, vp, ve or iddpm (Table 1); default: the model's own.")
 
 
-def main():
+def main() -> None:
     """Run the command line; what users can mend is told in one sentence, without a traceback."""
     try:
         app()
     except (LessonError, ValueError, OSError) as error:
         sys.exit(f"edm-lesson: {error}")
+
+
+def print_version(wanted: bool) -> None:
+    """What `--version` does."""
+    if wanted:
+        print(f"edm-lesson {__version__}")
+        raise typer.Exit
+
+
+VERSION = typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and stop.")
+
+
+@app.callback()
+def options(version: Annotated[bool, VERSION] = False) -> None:
+    """What stands before a command."""
 
 
 @app.command()

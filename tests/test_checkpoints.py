@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from edm_lesson import LessonError, checkpoints
 from edm_lesson.checkpoints import (
+    find_checkpoint,
     load_checkpoint,
     load_denoiser,
     load_tensors,
@@ -21,7 +22,7 @@ from edm_lesson.checkpoints import (
 )
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
-from edm_lesson.training import Trainer
+from edm_lesson.training import Trainer, train_in
 
 
 @pytest.fixture
@@ -188,3 +189,38 @@ def test_a_run_of_version_0_1_whose_images_were_centered_is_loaded_and_goes_on(t
     assert trainer.images_seen == 32
     torch.testing.assert_close(trainer.denoiser.mean, trainer.images.mean())
     assert trainer.train(progress=False).images_seen == 64
+
+
+def test_a_run_opens_the_small_file_only_where_it_holds_the_weights_of_its_checkpoint(tmp_path):
+    whole, alone = tmp_path / "checkpoint.safetensors", tmp_path / "denoiser.safetensors"
+
+    def save(path, seen, at):
+        save_checkpoint(path, load_config("smoke"), {"ema.a": torch.zeros(1)}, images_seen=seen)
+        os.utime(path, (at, at))
+
+    save(whole, 64, at=1000)
+    assert find_checkpoint(tmp_path) == whole
+    save(alone, 64, at=1001)
+    assert find_checkpoint(tmp_path) == alone
+    save(whole, 128, at=1002)  # trained on since
+    assert find_checkpoint(tmp_path) == whole
+    save(whole, 32, at=999)  # gone back to the one before
+    assert find_checkpoint(tmp_path) == whole
+    save(whole, 64, at=1003)  # another run, just as long
+    assert find_checkpoint(tmp_path) == whole
+    save(whole, 64, at=1000)
+    alone.write_bytes(alone.read_bytes()[:-100][:50])
+    assert find_checkpoint(tmp_path) == whole
+    whole.unlink()
+    assert find_checkpoint(tmp_path) == whole, "which is missing, and told so"
+
+
+def test_sampling_from_a_finished_run_reads_no_moments(tmp_path, monkeypatch):
+    images = Images(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32))
+    trainer = train_in(tmp_path, load_config("smoke", ["training.images=32"]), images, "cpu", progress=False)
+    read = []
+    monkeypatch.setattr(checkpoints, "load_tensors", lambda path: read.append(path) or load_tensors(path))
+    denoiser = load_denoiser(tmp_path, device="cpu")
+    assert read == [tmp_path / "denoiser.safetensors"]
+    for loaded, averaged in zip(denoiser.parameters(), trainer.ema_denoiser.parameters(), strict=True):
+        assert torch.equal(loaded, averaged)

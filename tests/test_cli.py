@@ -2,14 +2,18 @@
 
 import itertools
 import json
+import os
+import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from edm_lesson import cli, data
+from edm_lesson import __version__, cli, data
 from edm_lesson.data import Images
 from edm_lesson.evaluation import judge, load_classifier
 from edm_lesson.evaluation.sweep import read_sweep
@@ -318,3 +322,36 @@ def test_help_fits_one_screen_and_has_an_example_that_exists(run, monkeypatch, c
     options = [word for word in example.partition("╭")[0].split() if word.startswith("--")]
     explained = run(command or "sample", "--help")[1].partition("╭")[2]
     assert command == "lab" or all(option in explained for option in options), "JupyterLab alone knows others"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, "Train and sample EDM diffusion models"),
+        ([], 2, "Usage"),
+        (["--version"], 0, f"edm-lesson {__version__}"),
+        (["train", "--help"], 0, "--set"),
+        (["sample", "--nope"], 2, "No such option"),
+        (["sampel"], 2, "No such command"),
+        (["sample", "--num-steps", "many"], 2, "Invalid value for"),
+    ],
+)
+def test_help_version_and_wrong_usage_are_told_without_the_libraries_that_compute(arguments, code, said):
+    program = """
+import sys
+from edm_lesson.cli import main
+try:
+    main()
+finally:
+    print([name for name in ("torch", "numpy", "matplotlib", "omegaconf", "PIL", "tqdm") if name in sys.modules])
+"""
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "[]", "nothing of them is loaded"
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
+    assert __version__ == project["version"]
