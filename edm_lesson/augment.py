@@ -87,13 +87,11 @@ def resample(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def check_grid(images: Tensor) -> None:
-    """Refuse images of one pixel's width or height, between whose pixels nothing lies, and neither grey nor colour."""
+    """Refuse images that are neither grey nor colour, and those of one pixel's width or height."""
     check_images("images", images)
     if images.shape[1] not in (1, 3) or min(images.shape[2:]) < 2:
-        raise ValueError(
-            f"images has shape {tuple(images.shape)}; augmentation takes 1 channel (grey) or 3 (colour), "
-            "of at least 2×2 pixels."
-        )
+        wanted = "1 channel (grey) or 3 (colour), of at least 2×2 pixels"
+        raise ValueError(f"images has shape {tuple(images.shape)}; augmentation takes {wanted}.")
 
 
 class AugmentPipe:

@@ -97,15 +97,11 @@ def check_churn(S_churn: float, S_min: float, S_max: float, S_noise: float) -> N
     for name, value in (("S_min", S_min), ("S_noise", S_noise)):
         check_number(name, value, at_least=0)
     if S_min > S_max:
-        raise ValueError(
-            f"S_min is {S_min!r} and S_max is {S_max!r}; churn happens between them: S_min must not be larger."
-        )
+        raise ValueError(f"S_min is {S_min!r} and S_max is {S_max!r}; churn happens between them, so there is none.")
 
 
-def check_images(
-    name: str, x: Any, img_channels: int | None = None, like: Tensor | None = None, minimum: int = 0
-) -> None:
-    """Refuse anything but a floating-point tensor (B, C, H, W), B at least `minimum`.
+def check_images(name: str, x: Any, img_channels: int | None = None, like: Tensor | None = None) -> None:
+    """Refuse anything but a floating-point tensor (B, C, H, W).
 
     Where they are given, C must be `img_channels`, and (C, H, W) those of the images `like` (N, C, H, W).
     """
@@ -115,10 +111,8 @@ def check_images(
     if img_channels is not None and x.shape[1] != img_channels:
         raise ValueError(f"{name} has {x.shape[1]} channels, shape {tuple(x.shape)}; this model takes {img_channels}.")
     if like is not None and x.shape[1:] != like.shape[1:]:
-        C, H, W = like.shape[1:]
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {C}, {H}, {W}).")
-    if len(x) < minimum:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must hold {minimum} or more.")
+        wanted = ", ".join(map(str, like.shape[1:]))
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {wanted}).")
 
 
 def readable(tensor: Tensor) -> bool:
@@ -147,11 +141,9 @@ def per_image(sigma: Tensor | float, x: Tensor) -> Tensor:
     """
     levels = torch.as_tensor(sigma, dtype=x.dtype)
     batch = x.shape[0]
-    if levels.numel() != 1 and levels.shape != (batch,) and levels.shape != (batch, 1, 1, 1):
-        raise ValueError(
-            f"sigma has shape {tuple(levels.shape)}; for {batch} images it must be a number, ({batch},) or "
-            f"({batch}, 1, 1, 1)."
-        )
+    if levels.numel() != 1 and levels.shape not in ((batch,), (batch, 1, 1, 1)):
+        shapes = f"({batch},) or ({batch}, 1, 1, 1)"
+        raise ValueError(f"sigma has shape {tuple(levels.shape)}; for {batch} images it must be a number, {shapes}.")
     if readable(levels) and not (fine := levels.isfinite() & (levels > 0) & (levels <= LARGEST)).all():
         wrong = torch.as_tensor(sigma, dtype=torch.float64)[~fine][0].item()
         raise ValueError(f"sigma contains {wrong!r}; as {x.dtype}, noise levels must be above 0, up to {LARGEST:g}.")
@@ -170,19 +162,18 @@ def one_hot(class_labels: Any, label_dim: int, x: Tensor, values: bool = False) 
     if not label_dim:
         raise ValueError("class_labels were given, but this model has no classes (label_dim is 0); leave them out.")
     labels = torch.as_tensor(class_labels)
-    if labels.ndim == 2 and labels.shape == (batch, label_dim):
+    if labels.shape == (batch, label_dim):
         return labels.to(x.device, torch.float32)
     if labels.shape != (batch,) or labels.dtype not in INTEGERS:
-        raise ValueError(
-            f"class_labels is {labels.dtype} of shape {tuple(labels.shape)}; for {batch} images it must be "
-            f"integers ({batch},) or one-hot ({batch}, {label_dim})."
+        found, wanted = (
+            f"{labels.dtype} of shape {tuple(labels.shape)}",
+            f"({batch},) or one-hot ({batch}, {label_dim})",
         )
-    if values or readable(labels):
-        outside = labels[(labels < 0) | (labels >= label_dim)]
-        if len(outside):
-            raise ValueError(
-                f"class_labels contains {outside[0].item()}; this model's classes are 0 to {label_dim - 1}."
-            )
+        raise ValueError(f"class_labels is {found}; for {batch} images it must be integers {wanted}.")
+    outside = (labels < 0) | (labels >= label_dim)
+    if (values or readable(labels)) and outside.any():
+        wrong = labels[outside][0].item()
+        raise ValueError(f"class_labels contains {wrong}; this model's classes are 0 to {label_dim - 1}.")
     classes = torch.arange(label_dim, device=x.device)
     return (labels.to(x.device)[:, None] == classes).float()  # F.one_hot would stop a GPU on a bad label
 
@@ -200,10 +191,7 @@ def label_rows(augment_labels: Tensor | None, augment_dim: int | None, x: Tensor
             "augment_labels were given, but this network takes none (augment_dim is 0), so augmentation would leak "
             "into what it draws; build it with augment_dim, or leave augmentation out."
         )
-    batch = x.shape[0]
-    if augment_labels.shape != (batch, augment_dim):
-        raise ValueError(
-            f"augment_labels has shape {tuple(augment_labels.shape)}; for {batch} images it must be "
-            f"({batch}, {augment_dim})."
-        )
+    if augment_labels.shape != (x.shape[0], augment_dim):
+        wanted = f"for {x.shape[0]} images it must be ({x.shape[0]}, {augment_dim})"
+        raise ValueError(f"augment_labels has shape {tuple(augment_labels.shape)}; {wanted}.")
     return augment_labels.to(x.device, torch.float32)

@@ -48,8 +48,7 @@ class DesignConfig:
 class NetworkConfig:
     """The raw network, lesson, ddpmpp, ncsnpp or adm, and its settings; see `networks`.
 
-    `label_dim` > 0 trains with class labels. `patch_size` is the lesson U-Net's alone, `label_dropout` that of the
-    others. Augmentation adds its labels by itself.
+    `label_dim` > 0 trains with class labels. Augmentation adds its labels by itself.
     """
 
     name: str = "lesson"
@@ -64,13 +63,6 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check_choice("network.name", self.name, NETWORKS)
-        if self.name != "lesson" and self.patch_size != 1:
-            raise ValueError(f"network.patch_size is {self.patch_size}; {self.name} takes whole images: leave it at 1.")
-        if self.name == "lesson" and self.label_dropout:
-            raise ValueError(
-                f"network.label_dropout is {self.label_dropout}; the lesson U-Net has none: leave it at 0, or take "
-                "another network."
-            )
 
 
 @dataclass(frozen=True)

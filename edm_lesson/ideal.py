@@ -5,13 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_finite, check_images, check_number, checked, per_image, positive
+from edm_lesson.checks import check_count, check_finite, check_images, check_number, checked, per_image, positive
+
+
+def check_data(images: Tensor) -> None:
+    """Refuse images that make no mean: none at all, NaN, infinity, other types and shapes."""
+    check_images("images", images)
+    check_count("len(images)", len(images))
+    check_finite("images", images)
 
 
 class IdealDenoiser:
     """The best denoiser for a finite set of images (N, C, H, W): their mean, weighted by likelihood (Eq. 57)."""
 
-    @checked(lambda images: check_images("images", images, minimum=1), lambda images: check_finite("images", images))
+    @checked(check_data)
     def __init__(self, images: Tensor):
         self.images = images
         self.squared_norms = (images.flatten(1) ** 2).sum(1)

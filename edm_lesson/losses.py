@@ -13,7 +13,11 @@ from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 class DenoisingLoss:
-    """The weighted squared error of a denoiser (Eq. 2). A design adds `sample_sigma` and `weight`."""
+    """The weighted squared error of a denoiser (Eq. 2). What a design adds:
+
+    sample_sigma(batch, generator, device) : noise levels to train `batch` images on, float32 (`batch`,) on `device`.
+    weight(sigma) : lambda(sigma), shaped like `sigma`.
+    """
 
     @checked(images=check_images)
     def __call__(
@@ -57,7 +61,6 @@ class InverseSquareLoss(DenoisingLoss):
     """The weight of the designs before EDM; theirs, too, is the inverse of c_out squared (Table 1)."""
 
     def weight(self, sigma: Tensor) -> Tensor:
-        """lambda(sigma), shaped like `sigma` (Table 1: VP, VE, iDDPM)."""
         return 1 / sigma**2
 
 
@@ -71,7 +74,6 @@ class VPLoss(InverseSquareLoss):
     def sample_sigma(
         self, batch: int, generator: Generator | None = None, device: torch.device | None = None
     ) -> Tensor:
-        """Noise levels to train `batch` images on, float32 (`batch`,) on `device` (Table 1, VP)."""
         return self.schedule.sigma(1 + (self.epsilon_t - 1) * torch.rand(batch, generator=generator, device=device))
 
 
@@ -85,7 +87,6 @@ class VELoss(InverseSquareLoss):
     def sample_sigma(
         self, batch: int, generator: Generator | None = None, device: torch.device | None = None
     ) -> Tensor:
-        """Noise levels to train `batch` images on, float32 (`batch`,) on `device` (Table 1, VE)."""
         ratio = self.sigma_max / self.sigma_min
         return self.sigma_min * ratio ** torch.rand(batch, generator=generator, device=device)
 
@@ -102,6 +103,5 @@ class IDDPMLoss(InverseSquareLoss):
     def sample_sigma(
         self, batch: int, generator: Generator | None = None, device: torch.device | None = None
     ) -> Tensor:
-        """Noise levels to train `batch` images on, float32 (`batch`,) on `device` (Table 1, iDDPM)."""
         self.u = self.u.to(device)  # stays there: only the first batch has to wait for it
         return self.u[torch.randint(len(self.u), (batch,), generator=generator, device=device)]

@@ -25,7 +25,8 @@ from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 class Precond(nn.Module):
-    """The denoiser D around a raw network F (Eq. 7). What a design adds is the four numbers: `coefficients(sigma)`.
+    """The denoiser D around a raw network F (Eq. 7). What a design adds is `coefficients(sigma)`: c_skip, c_out, c_in
+    and c_noise, each shaped like `sigma`.
 
     `network(x, c_noise, class_labels, augment_labels)` is F; its attributes `img_channels`, `img_resolution`,
     `label_dim` and `augment_dim` are taken over where it has them. [`sigma_min`, `sigma_max`] is the range of noise
@@ -103,7 +104,6 @@ class VPPrecond(Precond):
         self.schedule, self.M = schedule, M
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, VP)."""
         c_noise = (self.M - 1) * self.schedule.sigma_inv(sigma)
         return torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise
 
@@ -116,7 +116,6 @@ class VEPrecond(Precond):
         super().__init__(network, sigma_min, sigma_max)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, VE)."""
         return torch.ones_like(sigma), sigma, torch.ones_like(sigma), (sigma / 2).log()
 
 
@@ -134,7 +133,6 @@ class IDDPMPrecond(Precond):
         self.register_buffer("u", levels.float(), persistent=False)  # where the network is
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """c_skip, c_out, c_in and c_noise, each shaped like `sigma` (Table 1, iDDPM)."""
         c_noise = len(self.u) - 1 - nearest_index(self.u, sigma)
         return torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise.to(sigma.dtype)
 

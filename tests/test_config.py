@@ -89,8 +89,6 @@ def test_overrides_change_single_settings():
         ("training: {minutes: 3}", r"unknown key training\.minutes"),
         ("training: {precision: bf8}", "precision is 'bf8'; it must be one of auto, float32, bf16, fp16"),
         ("network: {name: ddpm}", r"network\.name is 'ddpm'; it must be one of lesson, ddpmpp, ncsnpp, adm"),
-        ("network: {name: adm, patch_size: 2}", r"patch_size is 2; adm takes whole images"),
-        ("network: {label_dropout: 0.1}", r"label_dropout is 0\.1; the lesson U-Net has none"),
         ("design: {loss: ddim}", r"design\.loss is 'ddim'; it must be one of vp, ve, iddpm, edm"),
         ("{design: {loss: vp}, loss: {P_mean: 0}}", r"loss\.P_mean is 0\.0 .* design\.loss is vp: leave them out"),
         ("augment: {q: 1}", r"unknown key augment\.q"),

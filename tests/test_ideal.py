@@ -69,7 +69,7 @@ def test_images_that_are_none_are_refused():
 
 
 def test_images_or_x_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"images has shape \(0, 1, 2, 3\); it must hold 1 or more"):
+    with pytest.raises(ValueError, match=r"len\(images\) is 0; it must be a whole number, 1 or more"):
         IdealDenoiser(points()[:0])
     ideal = IdealDenoiser(points())
     for shape in [(4, 1, 3, 2), (4, 1, 1, 6), (4, 1, 2, 2), (4, 2, 2, 3)]:

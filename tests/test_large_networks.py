@@ -89,6 +89,15 @@ def test_the_answer_is_shaped_like_the_question(make, network_type, resolution, 
 
 
 @THREE
+def test_patches_of_two_make_a_quarter_of_the_pixels(make, network_type):
+    network = make(network_type, img_channels=3, patch_size=2, attn_resolutions=(4,))
+    seen = []
+    network.conv_in.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
+    assert network(*inputs(2, 3)[:2]).shape == (2, 3, 16, 16)
+    assert seen == [(2, 12, 8, 8)]
+
+
+@THREE
 def test_before_training_the_denoiser_only_scales_its_input(network_type):
     denoiser, x = EDMPrecond(network_type(**SMALL, label_dim=3), 0.5), torch.randn(3, 1, 16, 16)
     torch.testing.assert_close(denoiser(x, 2.0, torch.arange(3)), 0.25 / 4.25 * x)
