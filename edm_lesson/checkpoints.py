@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -51,7 +52,7 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: str | Path, config: Config, tensors: Mapping[str, Tensor], previous: str | Path | None = None, **state
+    path: str | Path, config: Config, tensors: Mapping[str, Tensor], previous: str | Path | None = None, **state: Any
 ) -> None:
     """Write named `tensors`, the `config` and plain values to `path`; the rest is as in `save_tensors`."""
     save_tensors(path, tensors, {"config": config_to_dict(config), "state": state}, previous)

@@ -202,9 +202,9 @@ def _nearest(word, words):
 def _build(trees, source):
     """A `Config` out of nested dictionaries, of which later ones come before earlier ones."""
     config = OmegaConf.structured(Config)
-    for tree in trees:
-        _fill(config, tree, source)
     try:
+        for tree in trees:
+            _fill(config, tree, source)
         return OmegaConf.to_object(config)
     except OmegaConfBaseException as error:  # a reference ${...} to what isn't there, or a value ??? left open
         raise LessonError(f"{source}: {str(error).splitlines()[0]}") from error

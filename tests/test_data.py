@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import datasets
 
 from edm_lesson import LessonError
-from edm_lesson.data import Images, choose_device, load_images, normalize, to_uint8
+from edm_lesson.data import Images, choose_device, data_folder, load_images, normalize, sources, to_uint8
 
 ARCHIVES = Path(__file__).resolve().parent.parent / "data" / "MNIST" / "raw"
 
@@ -372,3 +372,12 @@ def test_the_device_is_the_one_named_or_the_best():
     assert choose_device().type == (
         "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     )
+
+
+def test_shipped_files_are_looked_for_in_the_repository_in_the_package_or_where_one_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "__file__", str(tmp_path / "edm_lesson" / "data" / "sources.py"))
+    assert data_folder() == tmp_path / "edm_lesson" / "shipped"
+    (tmp_path / "data" / "MNIST").mkdir(parents=True)
+    assert data_folder() == tmp_path / "data"
+    monkeypatch.setenv("EDM_LESSON_DATA", str(tmp_path / "elsewhere"))
+    assert data_folder() == tmp_path / "elsewhere"

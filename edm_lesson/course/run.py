@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import papermill
-import yaml
+from omegaconf import OmegaConf
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
@@ -42,7 +42,8 @@ def run_course(
     notebooks and cells that failed; their tracebacks were printed by then.
     """
     notebooks = find_notebooks(only)
-    chosen = {name: yaml.safe_load(v) if isinstance(v, str) else v for name, v in (parameters or {}).items()}
+    settings = [f"{name}={value}" for name, value in (parameters or {}).items()]
+    chosen = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
     known = {path: papermill.inspect_notebook(path) for path in notebooks}
     names = set().union(*known.values())
     if unknown := sorted(set(chosen) - names):
