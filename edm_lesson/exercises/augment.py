@@ -13,7 +13,7 @@ def uniform(low, high):
     return float(torch.empty(()).uniform_(low, high))
 
 
-def coloured_pixels():
+def colored_pixels():
     """Random uint8 images (12, 3, 16, 16), each with a brightness of its own, as has each channel and each place."""
     brightness = 60 * torch.rand(12, 1, 1, 1) + torch.tensor([20.0, 60, 100]).reshape(3, 1, 1) + 50 * torch.rand(16, 16)
     return (brightness + 25 * torch.randn(12, 3, 16, 16)).clamp(0, 255).to(torch.uint8)
@@ -62,7 +62,7 @@ def data_std(attempt):
         ),
         (measured(torch.var), "That is the variance; take its root."),
     ]
-    compare(attempt, measured(torch.std), [(coloured_pixels(),) for _ in range(3)], mistakes, tolerance=2e-3)
+    compare(attempt, measured(torch.std), [(colored_pixels(),) for _ in range(3)], mistakes, tolerance=2e-3)
 
 
 @exercise("11.2")

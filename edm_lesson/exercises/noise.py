@@ -86,7 +86,7 @@ def doubt(attempt):
         mean, square, shape = moments(weights, images)
         return (square - mean**2).reshape(shape)
 
-    def not_centred(weights, images):
+    def not_centered(weights, images):
         _, square, shape = moments(weights, images)
         return square.sqrt().reshape(shape)
 
@@ -98,7 +98,7 @@ def doubt(attempt):
 
     mistakes = [
         (variance, "That is the variance; the standard deviation is its root."),
-        (not_centred, "You take the root of the mean of the squares, without subtracting the square of the mean."),
+        (not_centered, "You take the root of the mean of the squares, without subtracting the square of the mean."),
         (unweighted, "You count every image alike; each has to count by its weight."),
         (sample, "You count every image alike; each has to count by its weight."),
         (

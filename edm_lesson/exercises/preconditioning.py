@@ -90,13 +90,13 @@ def edm_answer(attempt):
 
 
 @exercise("03.3")
-def uncentre(attempt):
-    def centred_denoiser(x, sigma):
+def uncenter(attempt):
+    def centered_denoiser(x, sigma):
         return x / (1 + sigma**2) + 0.1 * x**2  # any function of x will do, as long as it is not linear
 
     def turned(back, forth):
         """A solution that subtracts `back` times the mean first and adds `forth` times the mean afterwards."""
-        return lambda x, sigma, mean: centred_denoiser(x - back * mean, sigma) + forth * mean
+        return lambda x, sigma, mean: centered_denoiser(x - back * mean, sigma) + forth * mean
 
     mistakes = [
         (turned(1, 0), "The answer is still centred: add the mean back to it."),
@@ -106,9 +106,9 @@ def uncentre(attempt):
         (turned(1, -1), "The mean is taken away twice: subtract it from x, but *add* it to the answer."),
     ]
     mean = float(torch.empty(()).uniform_(-0.8, -0.4))
-    denoiser = attempt(centred_denoiser, mean)
+    denoiser = attempt(centered_denoiser, mean)
     if not callable(denoiser):
-        raise Wrong(f"uncentre returns a {type(denoiser).__name__}; it must return a function of x and sigma.")
+        raise Wrong(f"uncenter returns a {type(denoiser).__name__}; it must return a function of x and sigma.")
     cases = [(torch.randn(2, 1, 4, 4), float(torch.empty(()).uniform_(0.2, 3.0))) for _ in range(2)]
     compare(
         Attempt(denoiser),

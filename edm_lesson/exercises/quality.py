@@ -78,9 +78,9 @@ def extrapolated(attempt):
 def precision(attempt):
     def family(kth=lambda k: k + 1, radii_of="real", share=lambda inside: inside.any(dim=1)):
         def answer(samples, real, k):
-            centres, others = (real, samples) if radii_of == "real" else (samples, real)
-            radius = torch.cdist(centres, centres).kthvalue(kth(k), dim=1).values
-            return share(torch.cdist(others, centres) <= radius).double().mean()
+            centers, others = (real, samples) if radii_of == "real" else (samples, real)
+            radius = torch.cdist(centers, centers).kthvalue(kth(k), dim=1).values
+            return share(torch.cdist(others, centers) <= radius).double().mean()
 
         return answer
 

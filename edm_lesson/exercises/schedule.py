@@ -157,8 +157,8 @@ def even_sigmas(attempt):
 def levels_of_density(num_steps, power):
     """Levels from 80 to 0.002 whose number per unit of sigma goes as (0.616^2 + sigma^2) to that `power`, and a 0."""
     grid = torch.linspace(80**0.1, 0.002**0.1, 20_001, dtype=torch.float64) ** 10
-    travelled = torch.cumulative_trapezoid((0.616**2 + grid**2) ** power, -grid)
-    travelled = torch.cat([travelled.new_zeros(1), travelled])
-    cuts = torch.linspace(0, 1, num_steps, dtype=torch.float64) * travelled[-1]
-    levels = grid[torch.searchsorted(travelled, cuts).clamp(max=len(grid) - 1)]
+    traveled = torch.cumulative_trapezoid((0.616**2 + grid**2) ** power, -grid)
+    traveled = torch.cat([traveled.new_zeros(1), traveled])
+    cuts = torch.linspace(0, 1, num_steps, dtype=torch.float64) * traveled[-1]
+    levels = grid[torch.searchsorted(traveled, cuts).clamp(max=len(grid) - 1)]
     return torch.cat([levels, levels.new_zeros(1)])
