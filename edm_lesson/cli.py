@@ -189,8 +189,9 @@ def sample(
     Example: edm-lesson sample --num-samples 16 --num-steps 18 --out digits.png
     """
     from edm_lesson.checkpoints import load_denoiser
+    from edm_lesson.checks import check_choice
     from edm_lesson.data import normalize, save_grid, to_uint8
-    from edm_lesson.designs import choose_sampler
+    from edm_lesson.designs import DESIGNS
     from edm_lesson.samplers import sample_images
 
     if out.suffix not in (".png", ".npz"):
@@ -199,7 +200,7 @@ def sample(
         raise ValueError(f"--film draws at most 16 images of one batch as a .png, not {num_samples} as {out}.")
     denoiser = load_denoiser(checkpoint, device)
     column = sampler or denoiser.config.design.sampler
-    sampler = choose_sampler(column)
+    check_choice("--sampler", column, DESIGNS)
     if rho is not None and column != "edm":
         raise ValueError(f"--rho is {rho}, but the noise levels of {column} have none; leave it out, or take edm.")
     classes = range(denoiser.label_dim) if denoiser.label_dim else None
@@ -214,7 +215,7 @@ def sample(
 
     samples = sample_images(
         denoiser, num_samples, seed=seed, classes=classes, batch_size=batch_size, progress=True,
-        sampler=sampler, num_steps=num_steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho,
+        sampler=DESIGNS[column].sample, num_steps=num_steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho,
         S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise, callback=keep if film else None,
     )  # fmt: skip
     pixels = to_uint8(samples)

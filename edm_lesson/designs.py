@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from edm_lesson.augment import AugmentPipe
-from edm_lesson.checks import check_choice
 from edm_lesson.losses import DenoisingLoss, EDMLoss, IDDPMLoss, VELoss, VPLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import Centered, EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
@@ -64,7 +63,9 @@ class Design:
             "solver": self.solver,
         }
 
-    def sample(self, denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, **settings) -> Tensor:
+    def sample(
+        self, denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, **settings: Any
+    ) -> Tensor:
         """Images like `latents` from any denoiser; called as `edm_sampler` is, with `settings` of `rows` and of
         `general_sampler`, which come before the design's own.
         """
@@ -112,9 +113,3 @@ def build_loss(config: "Config") -> DenoisingLoss:
 def build_augment(config: "Config") -> AugmentPipe | None:
     """The augmentation that a `Config` describes: a function for the loss; None where there is none."""
     return AugmentPipe(**vars(config.augment)) if config.augment.p else None
-
-
-def choose_sampler(column: str) -> Callable:
-    """The sampler of a `column` of Table 1, such as `config.design.sampler`; called as `edm_sampler` is."""
-    check_choice("sampler", column, DESIGNS)
-    return DESIGNS[column].sample

@@ -11,7 +11,7 @@ from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_checkpoint, load_denoiser, save_checkpoint
 from edm_lesson.config import load_config
 from edm_lesson.data import Images
-from edm_lesson.designs import choose_sampler
+from edm_lesson.designs import DESIGNS
 from edm_lesson.losses import EDMLoss
 from edm_lesson.samplers import sample_images
 from edm_lesson.training import (
@@ -406,7 +406,7 @@ def test_each_large_configuration_trains_resumes_exactly_and_is_sampled(name, im
 
     resumed.save_denoiser(tmp_path / "denoiser.safetensors")
     denoiser = load_denoiser(tmp_path / "denoiser.safetensors", "cpu")
-    settings = {"classes": [0, 2], "num_steps": 2, "sampler": choose_sampler(denoiser.config.design.sampler)}
+    settings = {"classes": [0, 2], "num_steps": 2, "sampler": DESIGNS[denoiser.config.design.sampler].sample}
     samples = sample_images(denoiser, 2, **settings)
     assert samples.shape == (2, img_channels, 32, 32)
     assert torch.isfinite(samples).all()

@@ -1,6 +1,7 @@
 """Images in any number, each with a seed of its own."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class SeededNoise:
 
 def sample_images(
     denoiser: Denoiser, num_samples: int, *, seed: int = 0, classes: Sequence[int] | None = None,
-    batch_size: int = 64, progress: bool = False, sampler: Callable = edm_sampler, **settings,
+    batch_size: int = 64, progress: bool = False, sampler: Callable = edm_sampler, **settings: Any,
 ) -> Tensor:  # fmt: skip
     """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
 

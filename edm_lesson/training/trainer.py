@@ -28,7 +28,7 @@ from edm_lesson.checkpoints import Checkpoint, load_checkpoint, optimizer_tensor
 from edm_lesson.checks import check_number
 from edm_lesson.config import Config, config_to_dict
 from edm_lesson.data import Images, choose_device, load_images
-from edm_lesson.designs import build_augment, build_denoiser, build_loss, choose_sampler
+from edm_lesson.designs import DESIGNS, build_augment, build_denoiser, build_loss
 from edm_lesson.training import distributed
 from edm_lesson.training.run import NoRun, Run, checkpoint_path
 from edm_lesson.training.step import (
@@ -149,7 +149,7 @@ class Trainer:
                 if "save" in due:
                     self.save()
                 if "sample" in due:
-                    sampler = choose_sampler(self.config.design.sampler)
+                    sampler = DESIGNS[self.config.design.sampler].sample
                     self.run.draw(self.ema_denoiser, self.images_seen, sampler)
                 if "log" in due and callback and first:
                     callback(self)
