@@ -9,13 +9,12 @@ import inspect
 import math
 from collections.abc import Callable, Collection
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 LARGEST = 1e15  # the largest noise level: its square still fits into float32
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Function = TypeVar("Function", bound=Callable)
 
@@ -31,7 +30,7 @@ def checked(*rules: Callable, **argument_rules: Callable) -> Callable[[Function]
         signature = inspect.signature(function)
 
         @functools.wraps(function)
-        def checking(*args, **kwargs):
+        def checking(*args: Any, **kwargs: Any) -> Any:
             if not torch.compiler.is_compiling():
                 bound = signature.bind(*args, **kwargs)
                 bound.apply_defaults()
@@ -41,7 +40,7 @@ def checked(*rules: Callable, **argument_rules: Callable) -> Callable[[Function]
                     rule(**{name: value for name, value in bound.arguments.items() if name in names})
             return function(*args, **kwargs)
 
-        return checking
+        return cast(Function, checking)
 
     return decorate
 
@@ -52,9 +51,12 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
         raise ValueError(f"{name} is {value!r}; it must be a whole number, {minimum} or more.")
 
 
-def check_number(name: str, value: Any, above=-math.inf, at_least=-math.inf, at_most=math.inf, infinite=False) -> None:
+def check_number(
+    name: str, value: Any, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf,
+    infinite: bool = False,
+) -> None:  # fmt: skip
     """Refuse a `value` that is not a number, is NaN, not `above`, less than `at_least` or more than `at_most`."""
-    fine = isinstance(value, Real) and above < value and at_least <= value <= at_most
+    fine = isinstance(value, Real) and above < float(value) and at_least <= float(value) <= at_most
     if not fine or not (infinite or math.isfinite(value)):
         wanted = "a number" if infinite else "a finite number"
         wanted += f" above {above:g}" if math.isfinite(above) else ""

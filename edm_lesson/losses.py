@@ -13,11 +13,10 @@ from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 class DenoisingLoss:
-    """The weighted squared error of a denoiser (Eq. 2). What a design adds:
+    """The weighted squared error of a denoiser (Eq. 2). A design adds `sample_sigma` and `weight`."""
 
-    sample_sigma(batch, generator, device) : noise levels to train `batch` images on, float32 (`batch`,) on `device`.
-    weight(sigma) : lambda(sigma), shaped like `sigma`.
-    """
+    sample_sigma: Callable[..., Tensor]  # (batch, generator, device) -> noise levels to train on, float32 (batch,)
+    weight: Callable[[Tensor], Tensor]  # sigma -> lambda(sigma), shaped like it
 
     @checked(images=check_images)
     def __call__(

@@ -59,9 +59,9 @@ class Precond(nn.Module):
         check_answer(F, x)
         return c_skip * x + c_out * F.float()  # Eq. 7
 
-    def ask(self, *inputs: Tensor | None) -> Tensor:
-        """What the network answers to its four `inputs`: F, shaped like the first."""
-        return self.network(*inputs)
+    def ask(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
+        """What the network answers to its four inputs: F, shaped like the first."""
+        return self.network(x, *conditions)
 
     def round_sigma(self, sigma: Tensor | float) -> Tensor:
         """The nearest noise level that the network knows: `sigma` itself, where it knows them all."""
@@ -136,8 +136,8 @@ class IDDPMPrecond(Precond):
         c_noise = len(self.u) - 1 - nearest_index(self.u, sigma)
         return torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise.to(sigma.dtype)
 
-    def ask(self, *inputs: Tensor | None) -> Tensor:
-        channels, F = inputs[0].shape[1], super().ask(*inputs)
+    def ask(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
+        F, channels = super().ask(x, *conditions), x.shape[1]
         return F[:, :channels] if F.shape[1] == 2 * channels else F
 
     def round_sigma(self, sigma: Tensor | float) -> Tensor:

@@ -238,7 +238,7 @@ def test_a_training_step_compiles_into_one_graph(make):
         (DDPMpp, {"dropout": -0.1}, "dropout probability has to be between 0 and 1, but got -0.1"),
         (NCSNpp, {"model_channels": 10}, "model_channels is 10"),
         (ADM, {"num_blocks": 0}, "num_blocks is 0"),
-        (ADM, {"channel_mult": ()}, "channel_mult must have an entry a level"),
+        (ADM, {"channel_mult": ()}, "channel_mult must have an entry per level"),
     ],
 )
 def test_impossible_networks_are_refused(network_type, settings, message):

@@ -107,7 +107,7 @@ def test_the_embedding_is_cosines_and_sines():
         ({"num_blocks": 0}, "num_blocks is 0"),
         ({"dropout": -0.1}, "dropout probability has to be between 0 and 1, but got -0.1"),
         ({"label_dropout": 1.5}, "probability is 1.5"),
-        ({"channel_mult": ()}, "channel_mult must have an entry a level"),
+        ({"channel_mult": ()}, "channel_mult must have an entry per level"),
         ({"model_channels": 10}, "model_channels is 10"),
     ],
 )

@@ -151,7 +151,7 @@ class Style:
     resample_proj: bool = False  # whether a resampling block has a 1x1 convolution on its shortcut in any case
     adaptive_scale: bool = True  # whether `emb` scales and shifts the second normalisation, or is added before it
     skip_scale: float = 1.0  # by which each sum of two branches is multiplied
-    head_channels: int | None = None  # channels of a head of attention, where it divides them; None for a single head
+    head_channels: int = 0  # channels of a head of attention, where that divides them; 0 for a single head
     attend_rarely: bool = False  # whether in the decoder only a level's last block attends
 
 
@@ -181,8 +181,8 @@ class UNetBlock(nn.Module):
         self.conv1 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         projects = in_channels != out_channels or (resample is not None and style.resample_proj)
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if projects else nn.Identity()
-        whole = style.head_channels and out_channels % style.head_channels == 0
-        num_heads = out_channels // style.head_channels if whole else 1
+        head = style.head_channels or out_channels
+        num_heads = out_channels // head if out_channels % head == 0 else 1
         self.attention = SelfAttention(out_channels, num_heads) if attention else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -200,10 +200,8 @@ class UNetBlock(nn.Module):
 def check_widths(model_channels: int, channel_mult: Sequence[int]) -> None:
     """Refuse widths that can't be embedded or are none."""
     if model_channels % 4 or not channel_mult:
-        raise ValueError(
-            f"model_channels is {model_channels} and channel_mult {channel_mult}; "
-            "model_channels must be a multiple of 4, and channel_mult must have an entry a level."
-        )
+        wanted = "model_channels must be a multiple of 4, and channel_mult must have an entry per level"
+        raise ValueError(f"model_channels is {model_channels} and channel_mult {channel_mult}; {wanted}.")
 
 
 def level_resolutions(

@@ -6,6 +6,7 @@ They share a skeleton, `PaperUNet`, and the block `layers.UNetBlock`; each class
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,17 +30,8 @@ from edm_lesson.networks.layers import (
 class PaperUNet(nn.Module):
     """What the three U-Nets F(x; c_noise) have in common; build a `DDPMpp`, an `NCSNpp` or an `ADM`.
 
-    Parameters
-    ----------
-    img_resolution, img_channels : size (any that `patch_size` * 2^(levels - 1) divides) and channels of the images.
-    label_dim, augment_dim : width of class labels and augmentation labels; 0 for none.
-    model_channels, channel_mult : level l has `model_channels` * `channel_mult[l]` channels and half the
-        resolution of level l - 1.
-    num_blocks : residual blocks a level in the encoder; the decoder has one more.
-    attn_resolutions : resolutions at which blocks end with self-attention; the bottleneck's first block always does.
-    patch_size : images are cut into patches of this size first, as in pixel-unshuffle; 1 leaves them whole.
-    dropout : probability, inside the residual blocks.
-    label_dropout : probability that, in training, the network is not told an image's class.
+    Parameters, of which the defaults differ, are those of `LessonUNet`; but the decoder has one block more at every
+    level, and the bottleneck a second one, which doesn't attend.
     """
 
     style = Style()
@@ -150,7 +142,7 @@ class DDPMpp(PaperUNet):
 
     style = Style(adaptive_scale=False, skip_scale=math.sqrt(0.5), resample_proj=True, attend_rarely=True)
 
-    def __init__(self, *sizes: int, **settings):
+    def __init__(self, *sizes: Any, **settings: Any):
         super().__init__(*sizes, **settings)
         for name, module in self.named_modules():  # Xavier's uniform weights, and no biases
             if isinstance(module, nn.GroupNorm):
@@ -188,7 +180,7 @@ class ADM(PaperUNet):
 
     style = Style(labels_after_mlp=True, head_channels=64)
 
-    def __init__(self, *sizes: int, learn_sigma: bool = False, **settings):
+    def __init__(self, *sizes: Any, learn_sigma: bool = False, **settings: Any):
         own = {"model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8)}
         super().__init__(*sizes, **{**own, "dropout": 0.1, **settings})
         if learn_sigma:
