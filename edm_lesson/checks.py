@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 1e15  # the largest noise level: its square still fits into float32
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 Function = TypeVar("Function", bound=Callable)
 
