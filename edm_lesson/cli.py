@@ -255,9 +255,11 @@ def evaluate(
 
     Example: edm-lesson evaluate --checkpoint runs/lesson --num-steps 4,8,18 --solver heun,euler
     """
+    import torch
+
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.data import choose_device
-    from edm_lesson.evaluation import Judge, batch_size_for, check_draws_digits
+    from edm_lesson.evaluation import Judge, batch_size_for, center_crop
     from edm_lesson.evaluation.sweep import read_sweep, sweep, sweep_lines, sweep_points, sweep_table
 
     if plot and plot.suffix not in (".png", ".svg", ".pdf"):
@@ -265,7 +267,7 @@ def evaluate(
     read_sweep(out)  # what is wrong there is said before anything is measured
     device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
-    check_draws_digits(denoiser)
+    center_crop(torch.empty(1, denoiser.img_channels, *[denoiser.img_resolution] * 2))  # refuses all but digits
     points = sweep_points(
         design=split(sampler) if sampler else [denoiser.config.design.sampler],
         solver=split(solver) if solver else [None],

@@ -170,6 +170,8 @@ def test_own_colour_pictures_can_be_trained_on(run, tmp_path):
     )
     assert code == 0, error
     assert np.load(tmp_path / "x.npz")["images"].shape == (64, 3, 32, 32)
+    code, _, error = run("evaluate", "--device", "cpu", "--checkpoint", tmp_path / "run", "--out", tmp_path / "x.csv")
+    assert "The images are (1, 3, 32, 32); only digits" in error
 
 
 @pytest.mark.parametrize(

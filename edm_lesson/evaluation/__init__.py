@@ -3,13 +3,14 @@
 from edm_lesson.evaluation.classifier import (
     DigitClassifier,
     accuracy,
+    center_crop,
     in_batches,
     load_classifier,
     save_classifier,
     train_classifier,
 )
 from edm_lesson.evaluation.distance import distance_ratio, frechet_distance, real_distance
-from edm_lesson.evaluation.judge import Judge, batch_size_for, check_draws_digits, evaluate, nearest_distances
+from edm_lesson.evaluation.judge import Judge, batch_size_for, evaluate, nearest_distances
 from edm_lesson.evaluation.table import mean_and_spread
 
 __all__ = [
@@ -17,7 +18,7 @@ __all__ = [
     "Judge",
     "accuracy",
     "batch_size_for",
-    "check_draws_digits",
+    "center_crop",
     "distance_ratio",
     "evaluate",
     "frechet_distance",

@@ -18,15 +18,6 @@ from edm_lesson.samplers import sample_images
 CONFIDENCE = 0.95  # a digit counts as recognised when the classifier is at least that sure of its class
 
 
-def check_draws_digits(denoiser: nn.Module) -> None:
-    """Refuse a `denoiser` of images that aren't digits as `center_crop` takes them."""
-    channels, size = denoiser.img_channels, denoiser.img_resolution
-    if channels != 1 or size < 28:
-        raise ValueError(
-            f"This model draws images of {channels}×{size}×{size}; only digits (1×28×28 or more) are measured."
-        )
-
-
 def nearest_distances(pixels: Tensor, others: Tensor, size: int = 500) -> tuple[Tensor, Tensor]:
     """For each of the uint8 images `pixels` (N, C, H, W) the index of and the distance to the nearest of `others`.
 

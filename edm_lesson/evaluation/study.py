@@ -96,27 +96,34 @@ def run_study(
     work on different rows of one folder. A run in the folder that had other settings is refused.
     """
     check_study(study, rows or (), seeds, num_samples)
-    file, device, judge = study_file(study, folder), choose_device(device), cache(lambda: make_judge(num_samples))
-    wanted = []
-    for row, seed in [(row, seed) for seed in range(seeds) for row in rows or study.rows]:
-        out, config = Path(folder, row.replace(" ", "_"), f"seed{seed}"), study.settings(row, seed)
+    device, judge = choose_device(device), cache(lambda: make_judge(num_samples))
+    alike: Row = {"study": study.name, "num_samples": num_samples, "num_steps": num_steps}
+    wanted = [alike | {"row": row, "seed": seed} for seed in range(seeds) for row in rows or study.rows]
+
+    def run_of(row: Row) -> tuple[Path, Config]:
+        out = Path(folder, row["row"].replace(" ", "_"), f"seed{row['seed']}")
+        config = study.settings(row["row"], row["seed"])
         if (out / "config.yaml").exists() and load_config(out / "config.yaml") != config:
             raise LessonError(
-                f"{out} was trained with other settings than row {row!r} has with {study.images:,} images. "
+                f"{out} was trained with other settings than row {row['row']!r} has with {study.images:,} images. "
                 "Choose another --out, or the same --images."
             )
-        about: Row = {"study": study.name, "row": row, "seed": seed, "num_samples": num_samples, "num_steps": num_steps}
-        wanted.append((about, out, config))
-    for about, out, config in wanted:
-        if file.key_of(about) not in file.read():
-            if progress:
-                print(f"{study.name} {about['row']}, seed {about['seed']}: {study.rows[about['row']][0]}", flush=True)
-            trainer = train_in(out, config, images_of(config), device, resume=True, progress=progress)
-            denoiser = load_denoiser(out, device)
-            how = {"num_steps": num_steps, "batch_size": batch_size_for(device), "progress": progress}
-            about |= {"images": trainer.images_seen, "seconds": round(trainer.seconds, 1)}
-            about |= {"parameters": sum(map(torch.numel, denoiser.parameters())), "nfe": DESIGNS["edm"].nfe(num_steps)}
-            file.add(about | evaluate(denoiser, judge(), about["seed"], **how))
+        return out, config
+
+    def measure(row: Row) -> Row:
+        if progress:
+            print(f"{study.name} {row['row']}, seed {row['seed']}: {study.rows[row['row']][0]}", flush=True)
+        out, config = run_of(row)
+        trainer = train_in(out, config, images_of(config), device, resume=True, progress=progress)
+        denoiser = load_denoiser(out, device)
+        found = {"images": trainer.images_seen, "seconds": round(trainer.seconds, 1)}
+        found |= {"parameters": sum(map(torch.numel, denoiser.parameters())), "nfe": DESIGNS["edm"].nfe(num_steps)}
+        how = {"num_steps": num_steps, "batch_size": batch_size_for(device), "progress": progress}
+        return found | evaluate(denoiser, judge(), row["seed"], **how)
+
+    for row in wanted:
+        run_of(row)  # what is wrong there is said before hours of training
+    study_file(study, folder).complete(wanted, measure)
     return results_of(study, folder, seeds, num_samples, num_steps)
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from edm_lesson.checks import check_choice, check_count, check_levels, check_number
 from edm_lesson.designs import DESIGNS
@@ -62,25 +61,21 @@ def sweep(
     """
     check_count("num_samples", num_samples, minimum=2)
     check_count("seeds", seeds)
-    file, weights, judge = sweep_file(path), digest(denoiser), cache(lambda: make_judge(num_samples))
-    wanted = [
-        {"weights": weights, "num_samples": num_samples, "checkpoint": checkpoint, **point, "seed": seed}
-        for seed in range(seeds)
-        for point in points
-    ]
-    wanted.append({"weights": REAL, "num_samples": num_samples})
-    there = file.read()
-    for row in tqdm([row for row in wanted if file.key_of(row) not in there], unit="point", disable=not progress):
+    judge = cache(lambda: make_judge(num_samples))
+
+    def measure(row: Row) -> Row:
         if row["weights"] == REAL:
-            found = judge().real
-        else:
-            design, started = DESIGNS[row["design"]], time.perf_counter()
-            chosen = {name: row[name] for name in SETTINGS if name != "design" and row[name] is not None}
-            found = evaluate(denoiser, judge(), row["seed"], sampler=design.sample, **chosen, **settings)
-            row |= {"nfe": design.nfe(row["num_steps"], row["solver"]), "seconds": time.perf_counter() - started}
-        file.add(row | found)
-    there = file.read()
-    return [there[file.key_of(row)] for row in wanted]
+            return judge().real
+        design, started = DESIGNS[row["design"]], time.perf_counter()
+        chosen = {name: row[name] for name in SETTINGS if name != "design" and row[name] is not None}
+        found = evaluate(denoiser, judge(), row["seed"], sampler=design.sample, **chosen, **settings)
+        nfe, seconds = design.nfe(row["num_steps"], row["solver"]), round(time.perf_counter() - started, 2)
+        return found | {"nfe": nfe, "seconds": seconds}
+
+    about = {"weights": digest(denoiser), "num_samples": num_samples, "checkpoint": checkpoint}
+    wanted = [about | point | {"seed": seed} for seed in range(seeds) for point in points]
+    wanted.append({"weights": REAL, "num_samples": num_samples})
+    return sweep_file(path).complete(wanted, measure, progress)
 
 
 def sweep_file(path: Path | str) -> TableFile:

@@ -2,14 +2,15 @@
 
 import csv
 import io
-import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
+from edm_lesson.training.run import write_text
 
 Row = dict[str, Any]
 WORDS = ("checkpoint", "weights", "design", "solver", "class_shares", "study", "row")  # the other columns are numbers
@@ -53,7 +54,7 @@ class TableFile:
         return rows
 
     def add(self, row: Row) -> None:
-        """Add `row`, in place of one with the same key. The file is whole at any time."""
+        """Add `row`, in place of one with the same key."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
             text = io.StringIO()
@@ -61,9 +62,16 @@ class TableFile:
             table.writerow(self.columns)
             for each in (self.read() | {self.key_of(row): row}).values():
                 table.writerow(as_text(each.get(name)) for name in self.columns)
-            part = self.path.with_name(f"{self.path.name}.part")
-            part.write_text(text.getvalue(), encoding="utf-8")
-            os.replace(part, self.path)
+            write_text(self.path, text.getvalue())
+
+    def complete(self, wanted: Sequence[Row], measure: Callable[[Row], Row], progress: bool = False) -> list[Row]:
+        """The `wanted` rows; what `measure` says of a row that is not in the file is added at once."""
+        missing = [row for row in wanted if self.key_of(row) not in self.read()]
+        for row in tqdm(missing, unit="row", disable=not progress):
+            if self.key_of(row) not in self.read():  # another process may have been here
+                self.add(row | measure(row))
+        rows = self.read()
+        return [rows[self.key_of(row)] for row in wanted]
 
 
 def as_text(value: Any) -> str:
