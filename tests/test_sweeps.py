@@ -1,6 +1,7 @@
 """Sweeps: what is measured, that a stopped one goes on without measuring twice, and what the table and picture say."""
 
 import csv
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -238,6 +239,15 @@ def test_rows_that_are_added_at_the_same_time_are_all_kept(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(24)))
     assert sorted(row["seed"] for row in read_sweep(tmp_path / "x.csv")) == list(range(24))
+
+
+def test_the_seconds_of_a_row_are_its_own(tmp_path):
+    def make_judge(count):
+        time.sleep(0.5)
+        return Spread()
+
+    row, _ = sweep(Gaussian(), make_judge, sweep_points(num_steps=(1,)), tmp_path / "x.csv", seeds=1, num_samples=8)
+    assert row["seconds"] < 0.5
 
 
 def test_models_with_the_same_name_share_a_file_and_no_row(tmp_path):

@@ -61,14 +61,15 @@ def sweep(
     """
     check_count("num_samples", num_samples, minimum=2)
     check_count("seeds", seeds)
-    judge = cache(lambda: make_judge(num_samples))
+    judge_once = cache(lambda: make_judge(num_samples))
 
     def measure(row: Row) -> Row:
+        judge = judge_once()
         if row["weights"] == REAL:
-            return judge().real
+            return judge.real
         design, started = DESIGNS[row["design"]], time.perf_counter()
         chosen = {name: row[name] for name in SETTINGS if name != "design" and row[name] is not None}
-        found = evaluate(denoiser, judge(), row["seed"], sampler=design.sample, **chosen, **settings)
+        found = evaluate(denoiser, judge, row["seed"], sampler=design.sample, **chosen, **settings)
         nfe, seconds = design.nfe(row["num_steps"], row["solver"]), round(time.perf_counter() - started, 2)
         return found | {"nfe": nfe, "seconds": seconds}
 

@@ -67,7 +67,7 @@ class TableFile:
     def complete(self, wanted: Sequence[Row], measure: Callable[[Row], Row], progress: bool = False) -> list[Row]:
         """The `wanted` rows; what `measure` says of a row that is not in the file is added at once."""
         missing = [row for row in wanted if self.key_of(row) not in self.read()]
-        for row in tqdm(missing, unit="row", disable=not progress):
+        for row in tqdm(missing, unit="row", disable=not (progress and missing)):
             if self.key_of(row) not in self.read():  # another process may have been here
                 self.add(row | measure(row))
         rows = self.read()
