@@ -183,7 +183,7 @@ def sample(
     film: Annotated[bool, typer.Option("--film", help="Draw every second step of each image.")] = False,
     out: Annotated[Path, typer.Option(help="A grid .png, or .npz with uint8 `images`.")] = Path("digits.png"),
     device: Annotated[str | None, DEVICE] = None,
-):
+) -> None:
     """Draw images from a trained model.
 
     Example: edm-lesson sample --num-samples 16 --num-steps 18 --out digits.png
@@ -403,7 +403,7 @@ def course(
     colab: Annotated[
         bool, typer.Option("--colab", help="Only write Colab's link and set-up cell into the notebooks.")
     ] = False,
-):
+) -> None:
     """Run the notebooks from top to bottom and say how long each took.
 
     Example: edm-lesson course --only 00,03 -p train_images=3200
@@ -427,7 +427,7 @@ def lab(
     folder: Annotated[Path, typer.Option(help="Where your copies of the notebooks live; never overwritten.")] = Path(
         "lab"
     ),
-):
+) -> None:
     """Open JupyterLab on your own copies of the notebooks; further options are handed to JupyterLab.
 
     Example: edm-lesson lab --port 9999
