@@ -1,5 +1,6 @@
 """The digit classifier whose features are compared."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class DigitClassifier(nn.Module):
         return self.head(self.features(x))
 
 
-def in_batches(function: Any, pixels: Tensor, size: int = 100) -> Tensor:
+def in_batches(function: Callable[[Tensor], Tensor], pixels: Tensor, size: int = 100) -> Tensor:
     """`function` of uint8 images (N, C, H, W), normalized, `size` at a time."""
     with torch.inference_mode():
         return torch.cat([function(normalize(part)) for part in pixels.split(size)])

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,7 +47,7 @@ def study_names() -> list[str]:
 def load_study(name: str, images: int | None = None) -> Study:
     """The study of that name (`study_names()`), each training on `images` images (default: the study's own number)."""
     check_choice("study", name, study_names())
-    tree = read_yaml(CONFIG_FOLDER / "studies" / f"{name}.yaml")
+    tree: Any = read_yaml(CONFIG_FOLDER / "studies" / f"{name}.yaml")
     budget = tree["images"] if images is None else images
     check_count("images", budget)
     rows: dict[str, tuple[str, list[str]]] = {}
