@@ -90,12 +90,12 @@ def compare(attempt, solution, cases, mistakes=(), tolerance=1e-4, name=None):
     the function, where `attempt` is no `Attempt` but made of one.
     """
     cases, name = list(cases), name or attempt.name
-    answers = [as_tensor(attempt(*case), name) for case in cases]
-    expected = [as_tensor(solution(*case), name) for case in cases]
+    answers = [to_float64(attempt(*case), name) for case in cases]
+    expected = [to_float64(solution(*case), name) for case in cases]
     if all(close(answer, right, tolerance) for answer, right in zip(answers, expected, strict=True)):
         return
     for mistake, sentence in mistakes:
-        wrong = [as_tensor(mistake(*case), name) for case in cases]
+        wrong = [to_float64(mistake(*case), name) for case in cases]
         if all(close(answer, other, tolerance) for answer, other in zip(answers, wrong, strict=True)):
             raise Wrong(sentence)
     for case, answer, right in zip(cases, answers, expected, strict=True):
@@ -109,7 +109,7 @@ def compare(attempt, solution, cases, mistakes=(), tolerance=1e-4, name=None):
             raise Wrong(f"{where}{place} is {found:.4g}; {wanted:.4g} is expected.")
 
 
-def as_tensor(value, name):
+def to_float64(value, name):
     """A learner's answer as a float64 tensor."""
     try:
         return torch.as_tensor(value).detach().double()

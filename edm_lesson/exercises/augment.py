@@ -5,7 +5,7 @@ import math
 import torch
 
 from edm_lesson.augment import affine, compose, rotate
-from edm_lesson.exercises import Wrong, as_tensor, compare, exercise
+from edm_lesson.exercises import Wrong, compare, exercise, to_float64
 
 
 def uniform(low, high):
@@ -80,7 +80,7 @@ def turn_about(attempt):
         return matrix[0]
 
     def flat(angle, x, y):
-        matrix = as_tensor(attempt(angle, x, y), attempt.name)
+        matrix = to_float64(attempt(angle, x, y), attempt.name)
         if matrix.shape not in ((3, 3), (1, 3, 3)):
             raise Wrong(
                 f"{attempt.name} returns shape {tuple(matrix.shape)}; a matrix (3, 3) or (1, 3, 3) is expected."
@@ -133,7 +133,7 @@ def turn_about(attempt):
 @exercise("11.3")
 def half_turn_labels(attempt):
     def labels(angles):
-        found = as_tensor(attempt(torch.tensor(angles)), attempt.name)
+        found = to_float64(attempt(torch.tensor(angles)), attempt.name)
         found = found[:, None] if found.ndim == 1 else found
         if found.ndim != 2 or len(found) != len(angles):
             raise Wrong(

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from edm_lesson.exercises import Wrong, as_tensor, compare, exercise
+from edm_lesson.exercises import Wrong, compare, exercise, to_float64
 
 
 @exercise("09.1")
@@ -13,7 +13,7 @@ def flat_scale(attempt):
         result = attempt(sigma, sigma_data)
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             raise Wrong(f"{attempt.name} returns a {type(result).__name__}; two numbers are expected, s and ds/dσ.")
-        return torch.stack([as_tensor(part, attempt.name).reshape(()) for part in result])
+        return torch.stack([to_float64(part, attempt.name).reshape(()) for part in result])
 
     def solution(sigma, sigma_data):
         total = sigma**2 + sigma_data**2

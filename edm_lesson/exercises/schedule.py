@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import torch
 
-from edm_lesson.exercises import Wrong, as_tensor, compare, exercise
+from edm_lesson.exercises import Wrong, compare, exercise, to_float64
 from edm_lesson.ideal import GaussianDenoiser
 from edm_lesson.samplers import euler_step
 from edm_lesson.schedules import edm_sigmas
@@ -113,7 +113,7 @@ def vp_time(attempt):
 @exercise("02.3")
 def even_sigmas(attempt):
     for num_steps in (18, 40):
-        sigmas = as_tensor(attempt(num_steps), attempt.name)
+        sigmas = to_float64(attempt(num_steps), attempt.name)
         where = f"{attempt.name}({num_steps})"
         if sigmas.shape != (num_steps + 1,):
             raise Wrong(
