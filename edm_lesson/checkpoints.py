@@ -85,7 +85,7 @@ def _load_checkpoint(path):
     tensors, header = load_tensors(path)
     if not header.keys() >= {"config", "state"}:
         raise LessonError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
-    config, state = config_from_dict(header["config"], str(path)), header["state"]
+    config, state = config_from_dict(header["config"], source=str(path)), header["state"]
     offset = state.pop("offset", [])  # what version 0.1 took off the images
     if any(offset) or (offset and config.data.center):
         config = replace(config, data=replace(config.data, center=True))

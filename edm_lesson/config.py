@@ -6,9 +6,10 @@ Units: images are counted in images (not batches), noise levels in the units of 
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -146,7 +147,7 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 
 
-def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Config:
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of that name (`config_names()`) or in that YAML file.
 
     `overrides` such as "training.batch_size=32" change single settings. A file that is missing or no YAML, an unknown
@@ -162,13 +163,22 @@ def load_config(name_or_path: str | Path, overrides: Iterable[str] = ()) -> Conf
             )
     if wrong := [text for text in overrides if "=" not in text]:
         raise LessonError(f"{wrong[0]!r} is no setting; write it as section.key=value, such as training.batch_size=32.")
-    changes = _plain(lambda: OmegaConf.from_dotlist(list(overrides)), " ".join(overrides))
-    return _build([read_yaml(path), changes], str(name_or_path))
+    try:  # a key given twice, code, and what would unfold without end are refused there
+        trees = [OmegaConf.to_container(tree) for tree in (OmegaConf.load(path), OmegaConf.from_dotlist([*overrides]))]
+    except Exception as error:  # YAMLError, and whatever else a YAML reader stumbles over
+        raise LessonError(f"{' '.join([str(path), *overrides])} is not valid YAML: {error}") from error
+    return config_from_dict(*trees, source=str(name_or_path))
 
 
-def config_from_dict(tree: dict, source: str = "configuration") -> Config:
-    """A `Config` out of nested dictionaries, checked strictly; the inverse of `config_to_dict`."""
-    return _build([tree], source)
+def config_from_dict(*trees: Any, source: str = "configuration") -> Config:
+    """A `Config` out of nested dictionaries, checked strictly; later ones come before earlier ones."""
+    config = OmegaConf.structured(Config)
+    try:
+        for tree in trees:
+            _fill(config, tree, source)
+        return cast(Config, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:  # a reference ${...} to what isn't there, or a value ??? left open
+        raise LessonError(f"{source}: {str(error).splitlines()[0]}") from error
 
 
 def config_to_dict(config: Config) -> dict:
@@ -181,33 +191,9 @@ def config_to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config)))
 
 
-def read_yaml(path: Path) -> dict | list:
-    """What stands in a YAML file: no key twice, no code, nothing that unfolds without end. Else `LessonError`."""
-    return _plain(lambda: OmegaConf.load(path), str(path))
-
-
-def _plain(read, source):
-    """What `read()` gives, as plain dictionaries and lists."""
-    try:
-        return OmegaConf.to_container(read())
-    except Exception as error:  # YAMLError, and whatever else a YAML reader stumbles over
-        raise LessonError(f"{source} is not valid YAML: {error}") from error
-
-
 def _nearest(word, words):
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _build(trees, source):
-    """A `Config` out of nested dictionaries, of which later ones come before earlier ones."""
-    config = OmegaConf.structured(Config)
-    try:
-        for tree in trees:
-            _fill(config, tree, source)
-        return OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:  # a reference ${...} to what isn't there, or a value ??? left open
-        raise LessonError(f"{source}: {str(error).splitlines()[0]}") from error
 
 
 def _fill(node, tree, source, where=""):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_denoiser
 from edm_lesson.checks import check_choice, check_count
-from edm_lesson.config import CONFIG_FOLDER, Config, load_config, read_yaml
+from edm_lesson.config import CONFIG_FOLDER, Config, load_config
 from edm_lesson.data import choose_device
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation.judge import Judge, batch_size_for, evaluate
@@ -47,7 +48,7 @@ def study_names() -> list[str]:
 def load_study(name: str, images: int | None = None) -> Study:
     """The study of that name (`study_names()`), each training on `images` images (default: the study's own number)."""
     check_choice("study", name, study_names())
-    tree: Any = read_yaml(CONFIG_FOLDER / "studies" / f"{name}.yaml")
+    tree: Any = OmegaConf.to_container(OmegaConf.load(CONFIG_FOLDER / "studies" / f"{name}.yaml"))
     budget = tree["images"] if images is None else images
     check_count("images", budget)
     rows: dict[str, tuple[str, list[str]]] = {}
