@@ -184,8 +184,7 @@ def one_hot(class_labels: Any, label_dim: int, x: Tensor, values: bool = False) 
 def label_rows(augment_labels: Tensor | None, augment_dim: int | None, x: Tensor) -> Tensor | None:
     """Augmentation labels for the images `x` as float32 (B, `augment_dim`) on their device; None stays None.
 
-    A network without them (`augment_dim` 0) would learn to draw augmented images, so labels for it are refused. An
-    `augment_dim` of None is that of a network that does not say: it gets what was given.
+    A network that does not say how many it takes (`augment_dim` None) gets what was given.
     """
     if augment_labels is None or augment_dim is None:
         return augment_labels

@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edm_lesson.checks import checked, probability
-
 
 class GroupNorm(nn.GroupNorm):
     """GroupNorm with at most 32 groups, of four channels or more each; in float32 also under autocast.
@@ -103,18 +101,11 @@ class FourierEmbedding(PositionalEmbedding):
         self.register_buffer("frequencies", 2 * math.pi * scale * torch.randn(num_channels // 2))
 
 
-class LabelDropout(nn.Module):
-    """Class labels (B, label_dim) as they are; in training all zeros, no class, with `probability` for each image."""
-
-    @checked(probability=probability)
-    def __init__(self, probability: float = 0.0):
-        super().__init__()
-        self.probability = probability
+class LabelDropout(nn.Dropout):
+    """Class labels (B, label_dim) as they are; in training all zeros, no class, with probability `p` for each image."""
 
     def forward(self, class_labels: Tensor) -> Tensor:
-        if not self.training or not self.probability:
-            return class_labels
-        return class_labels * (torch.rand(len(class_labels), 1, device=class_labels.device) >= self.probability)
+        return class_labels * (super().forward(torch.ones_like(class_labels[:, :1])) > 0)
 
 
 class Resample(nn.Module):
@@ -223,9 +214,3 @@ def level_resolutions(
     if unknown:
         raise ValueError(f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}.")
     return resolutions
-
-
-def check_size(self: nn.Module, x: Tensor) -> None:
-    """Refuse images whose height or width the levels of a network, `self`, don't divide."""
-    if x.shape[-2] % self.factor or x.shape[-1] % self.factor:
-        raise ValueError(f"x is {tuple(x.shape)}; height and width must be multiples of {self.factor}.")

@@ -20,7 +20,6 @@ from edm_lesson.networks.layers import (
     Resample,
     Style,
     UNetBlock,
-    check_size,
     check_widths,
     level_resolutions,
     zero_init,
@@ -46,7 +45,6 @@ class PaperUNet(nn.Module):
         style, resolutions = self.style, level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
-        self.factor = patch_size * 2 ** (len(channel_mult) - 1)
 
         noise, emb = style.channel_mult_noise * model_channels, 4 * model_channels
         self.embedding = style.embedding(noise)
@@ -107,7 +105,6 @@ class PaperUNet(nn.Module):
         classes = self.label_embedding(scale * self.label_dropout(class_labels))
         return F.silu(self.mlp(emb) + classes if self.style.labels_after_mlp else self.mlp(emb + classes))
 
-    @checked(check_size)
     def forward(
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:

@@ -12,7 +12,6 @@ from edm_lesson.networks.layers import (
     LabelDropout,
     PositionalEmbedding,
     ResidualBlock,
-    check_size,
     check_widths,
     level_resolutions,
     zero_init,
@@ -46,7 +45,6 @@ class LessonUNet(nn.Module):
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
         resolutions = level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
-        self.factor = patch_size * 2 ** (len(channel_mult) - 1)
 
         widths = [model_channels * mult for mult in channel_mult]
         emb_channels = 4 * model_channels
@@ -94,7 +92,6 @@ class LessonUNet(nn.Module):
             emb = emb + self.augment_embedding(augment_labels)
         return self.mlp(emb)
 
-    @checked(check_size)
     def forward(
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
