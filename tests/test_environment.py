@@ -102,8 +102,8 @@ def test_the_wheel_samples_evaluates_and_trains_where_there_is_no_repository_and
     for command in (
         ["python", "-c", LOOK],
         ["edm-lesson", "sample", "--num-samples", "4", "--out", "digits.png"],
-        ["edm-lesson", "evaluate", "--num-samples", "100", "--num-steps", "4"],
-        ["edm-lesson", "train", "--config", "smoke"],
+        ["edm-lesson", "evaluate", "--num-samples", "100", "--num-steps", "4", "--seeds", "1"],
+        ["edm-lesson", "train", "--config", "smoke", "--set", "training.images=640"],
     ):
         done = call(*command)
         assert done.returncode == 0, done.stderr
