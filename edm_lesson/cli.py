@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from edm_lesson import LessonError, __version__
+
+if TYPE_CHECKING:
+    from edm_lesson.config import Config
+    from edm_lesson.data import Images
 
 app = typer.Typer(
     help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.\n\n"
@@ -121,7 +125,7 @@ def train(
     print_once(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
 
 
-def look_at(images, settings, resume):
+def look_at(images: "Images", settings: "Config", resume: bool) -> Iterator[str]:
     """What there is to say of images to train on, sentence by sentence; `ValueError` where nothing can be learned."""
     measured = images.statistics(settings.data.center)["std"]
     yield f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}"
@@ -203,7 +207,7 @@ def sample(
     check_choice("--sampler", column, DESIGNS)
     if rho is not None and column != "edm":
         raise ValueError(f"--rho is {rho}, but the noise levels of {column} have none; leave it out, or take edm.")
-    classes = range(denoiser.label_dim) if denoiser.label_dim else None
+    classes = list(range(denoiser.label_dim)) or None
     if labels is not None:
         classes = parse_labels(labels)
     frames, names = [], []
@@ -378,9 +382,9 @@ def numbers(option: str, text: str, kind: type = float) -> list:
     return found
 
 
-def parse_labels(text):
-    """The classes in a text such as "3,1,4" or "0-9", as a list of integers. Raises `ValueError` for anything else."""
-    classes = []
+def parse_labels(text: str) -> list[int]:
+    """The classes in a text such as "3,1,4" or "0-9", as integers; `ValueError` for anything else."""
+    classes: list[int] = []
     for part in split(text):
         first, _, last = part.partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):

@@ -15,8 +15,9 @@ class ThisPython(KernelSpecManager):
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """The native kernel for its name; what is installed for all others."""
-        here = KernelSpecManager(kernel_dirs=[]) if kernel_name == NATIVE_KERNEL_NAME else super()
-        return here.get_kernel_spec(kernel_name)
+        if kernel_name == NATIVE_KERNEL_NAME:
+            return KernelSpecManager(kernel_dirs=[]).get_kernel_spec(kernel_name)
+        return super().get_kernel_spec(kernel_name)
 
 
 class KernelManager(AsyncKernelManager):

@@ -17,8 +17,8 @@ def describe(fig: Figure) -> str:
     axes = [axis for axis in fig.axes if axis.get_label() != "<colorbar>"]
     parts = [fig.get_suptitle()]
     for are_images, group in groupby(axes, _is_image):
-        group = list(group)
-        parts += [_images(group)] if are_images else [_chart(axis) for axis in group]
+        alike = list(group)
+        parts += [_images(alike)] if are_images else [_chart(axis) for axis in alike]
     ended = " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts if part)
     return " ".join(ended.split())
 

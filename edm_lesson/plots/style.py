@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from itertools import cycle
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib.figure
 import matplotlib.style
@@ -37,8 +37,8 @@ STYLE = {
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#882255"]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 
-Numbers = Sequence[float] | Tensor
-Lines = Mapping[str, tuple[Numbers, Numbers | Sequence[Numbers]]]  # {name: (x, y)}; y may be several values at each x
+Numbers: TypeAlias = Sequence[float] | Tensor
+Lines = Mapping[str, tuple[Numbers, Any]]  # {name: (x, y)}; y: as many numbers, or several of them at each x
 Pair = tuple[float, float]
 
 
