@@ -6,9 +6,12 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 import yaml
+
+import edm_lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -35,6 +38,11 @@ def test_the_workflow_tests_the_oldest_and_newest_python_that_are_claimed_by_tar
     assert {"lint", "course", "site", "test-installed", "test-browser"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), f"there is no make {target}"
+
+
+def test_the_pages_of_the_api_list_every_part_of_the_package():
+    listed = set(re.findall(r"^   edm_lesson\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), flags=re.MULTILINE))
+    assert listed == {part.name for part in iter_modules(edm_lesson.__path__)} - {"__main__", "cli"}
 
 
 @pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
