@@ -55,74 +55,54 @@ def options(version: Annotated[bool, VERSION] = False) -> None:
 
 @app.command()
 def train(
-    config: Annotated[
-        str | None, typer.Option(help="A configuration of the package or a YAML file; default: lesson.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoints, metrics and samples; default: runs/<configuration>.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="mnist, fashion_mnist, cifar10, a folder of pictures or an .npz file.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a setting: section.key=value. May be repeated.")
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(help="Train for about so long: becomes training.images, after a measurement.")
-    ] = None,
+    config: Annotated[str | None, typer.Option(help="A configuration's name or YAML file; default: lesson.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/<configuration>.")] = None,
+    data: Annotated[str | None, typer.Option(help="mnist, fashion_mnist, cifar10, a folder or an .npz file.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Measure, and train for about so long.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-    previous: Annotated[
-        bool, typer.Option("--previous", help="Resume from the checkpoint before the newest, which is given up.")
-    ] = False,
+    previous: Annotated[bool, typer.Option("--previous", help="Resume from the checkpoint before the newest.")] = False,
     device: Annotated[str | None, DEVICE] = None,
 ) -> None:
     """Train a model; Ctrl-C saves, --resume goes on. Several GPUs: torchrun --nproc-per-node 2 -m edm_lesson train.
 
     Example: edm-lesson train --config lesson --out runs/mine --set training.images=100000
     """
-    from edm_lesson.checkpoints import load_checkpoint, previous_path
+    from edm_lesson.checkpoints import load_checkpoint
     from edm_lesson.config import load_config
-    from edm_lesson.training import images_in, images_of, train_in
-    from edm_lesson.training.distributed import join_processes, print_once
+    from edm_lesson.training import images_in, train_in
+    from edm_lesson.training.distributed import is_first, join_processes
     from edm_lesson.training.run import checkpoint_path, go_back
+    from edm_lesson.training.trainer import images_of
 
-    device, resume = join_processes(device), resume or previous
-    changes = {"--config": config if out else None, "--data": data, "--set": set_ or None, "--minutes": minutes}
-    given = [option for option, value in changes.items() if value is not None]
-    config, set_ = config or "lesson", set_ or []
+    device, resume, set_ = join_processes(device), resume or previous, set_ or []
+    say = print if is_first() else lambda *_, **__: None
+    changes = {"--config": config if out else None, "--data": data, "--set": set_, "--minutes": minutes}
+    config = config or "lesson"
     out = out or Path("runs", Path(config).stem)
-    checkpoint = checkpoint_path(out)
-    if resume and given:
-        raise ValueError(
-            f"The configuration of the run in {out} is kept when it goes on; leave out {', '.join(given)}."
-        )
-    if not resume and (checkpoint.exists() or previous_path(checkpoint).exists()):
-        raise LessonError(f"{out} holds a run already. Add --resume to go on with it, or choose another --out.")
+    if resume and any(changes.values()):
+        given = ", ".join(option for option, value in changes.items() if value)
+        raise ValueError(f"The configuration of the run in {out} is kept when it goes on; leave out {given}.")
     if minutes is not None and any(setting.startswith("training.images=") for setting in set_):
         raise ValueError("--minutes and training.images both say how long to train; give one of them.")
     if previous:
         go_back(out)
-    if resume:
-        settings = load_checkpoint(checkpoint).config
-    else:
-        settings = load_config(config, [*set_, *([f"data.name={json.dumps(data)}"] if data else [])])
-
+    if data:
+        set_ = [*set_, f"data.name={json.dumps(data)}"]
+    settings = load_checkpoint(checkpoint_path(out)).config if resume else load_config(config, set_)
     images = images_of(settings)
-    for advice in look_at(images, settings, resume):
-        print_once(advice)
+    say(*look_at(images, settings, resume), sep="\n")
     if minutes is not None:
         budget = images_in(minutes, settings, images, device)
         settings = replace(settings, training=replace(settings.training, images=budget))
-        print_once(f"{minutes:g} minutes are about {budget:,} images here: training.images={budget}")
-    terminate = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        say(f"{minutes:g} minutes are about {budget:,} images here: training.images={budget}")
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         train_in(out, settings, images, device, resume)
     except (KeyboardInterrupt, SystemExit) as stop:
-        print_once("\n".join(getattr(stop, "__notes__", ["Stopped."])), sys.stderr)
-        sys.exit(stop.code if isinstance(stop, SystemExit) else 128 + signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGTERM, terminate)
-    print_once(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
+        say("\n".join(getattr(stop, "__notes__", ["Stopped."])), file=sys.stderr)
+        raise
+    say(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
 
 
 def look_at(images: "Images", settings: "Config", resume: bool) -> Iterator[str]:
@@ -130,10 +110,7 @@ def look_at(images: "Images", settings: "Config", resume: bool) -> Iterator[str]
     measured = images.statistics(settings.data.center)["std"]
     yield f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}"
     if measured < 1e-3:
-        raise ValueError(
-            f"All pictures in {settings.data.name} are of the same shade (standard deviation {measured:.4f}), from "
-            "which nothing can be learned; give others with --data."
-        )
+        raise ValueError(f"All pictures in {settings.data.name} are of the same shade; give others with --data.")
     if abs(measured / settings.sigma_data - 1) > 0.3:
         yield f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}"
     classes, own = images.labels.unique(), Path(settings.data.name).expanduser().exists()
@@ -150,8 +127,7 @@ def curves(
 
     Example: edm-lesson curves runs/lesson runs/mine
     """
-    from edm_lesson.plots import curves as draw
-    from edm_lesson.plots import smooth
+    from edm_lesson import plots
     from edm_lesson.training.run import read_metrics
 
     lines = {}
@@ -159,10 +135,10 @@ def curves(
         metrics = read_metrics(run)
         if not metrics:
             raise LessonError(f"{run} has no metrics yet: training.log_every images must be trained on first.")
-        lines[str(run)] = [line["images"] for line in metrics], smooth([line["loss"] for line in metrics])
+        lines[str(run)] = [line["images"] for line in metrics], plots.smooth([line["loss"] for line in metrics])
     out = out if out.suffix else out.with_suffix(".png")
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw(lines, "images", "loss, smoothed", logx=True).savefig(out)
+    plots.curves(lines, "images", "loss, smoothed", logx=True).savefig(out)
     print(f"{out} shows the loss of {', '.join(lines)}")
 
 

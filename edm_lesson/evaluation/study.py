@@ -22,7 +22,7 @@ from edm_lesson.data import choose_device
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation.judge import Judge, batch_size_for, evaluate
 from edm_lesson.evaluation.table import MEASURES, Row, TableFile, summary, text_table
-from edm_lesson.training import images_of, train_in
+from edm_lesson.training.trainer import images_of, train_in
 
 
 @dataclass(frozen=True)

@@ -8,36 +8,28 @@ import atexit
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
-from torch.nn import Module
-from torch.nn.parallel import DistributedDataParallel
+
+from edm_lesson.checks import check_choice
 
 
 def join_processes(device: str | None = None) -> str | None:
-    """Join the processes that torchrun started; returns the name of this one's device, a GPU of its own or the CPU.
-
-    In a process that torchrun didn't start, `device` as it is.
-    """
+    """Join the processes that torchrun started, if any; returns this one's device, then a GPU of its own or the CPU."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return device
-    local_rank, processes = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    gpus = torch.cuda.device_count()
+    processes, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
     device = device or ("cuda" if gpus else "cpu")
-    if device not in ("cpu", "cuda"):
-        raise ValueError(
-            f"device is {device!r}; torchrun gives each process a device of its own: take cuda, cpu, or leave it out."
-        )
+    check_choice("device with torchrun", device, ("cpu", "cuda"))  # which gives each process one of its own
     if device == "cuda" and gpus < processes:
         raise ValueError(
             f"torchrun started {processes} processes on this machine, which has {gpus} GPUs for them. "
             "Start no more than one a GPU with --nproc-per-node, or add --device cpu."
         )
     if device == "cuda":
-        device = f"cuda:{local_rank}"
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
     atexit.register(dist.destroy_process_group)
@@ -57,12 +49,6 @@ def rank() -> int:
 def is_first() -> bool:
     """Whether this process is number 0, the one that writes, logs and talks for all."""
     return rank() == 0
-
-
-def print_once(text: str, file: TextIO | None = None) -> None:
-    """Print a text by one process for all."""
-    if is_first():
-        print(text, file=file)
 
 
 def largest(number: float) -> float:
@@ -87,7 +73,7 @@ def any_stopped(signals: list[int]) -> bool:
     number = int(largest(max(signals, default=0)))
     if number and not signals:
         signals.append(number)
-    return bool(signals)
+    return number > 0
 
 
 @contextmanager
@@ -103,11 +89,10 @@ def first_before_others() -> Iterator[None]:
 
 def share_of(batch_size: int) -> slice:
     """Which images of a batch are this process's."""
-    size, left_over = divmod(batch_size, world_size())
-    if left_over:
+    processes, size = world_size(), batch_size // world_size()
+    if batch_size % processes:
         raise ValueError(
-            f"training.batch_size is {batch_size}, which {world_size()} processes can't share out evenly; "
-            f"take a multiple of {world_size()}."
+            f"training.batch_size is {batch_size}; for {processes} processes take a multiple of {processes}."
         )
     return slice(rank() * size, (rank() + 1) * size)
 
@@ -115,7 +100,7 @@ def share_of(batch_size: int) -> slice:
 def loss_of_share(loss: Callable, share: slice, seed: int) -> Callable:
     """`loss` of the images `share` alone, with sigma, noise and augmentation as they are drawn for the whole batch.
 
-    The network's own draws, which are dropout's, follow from `seed` and are other ones in every process.
+    The network's own draws, which are dropout's, follow from `seed` and are others in every process.
     """
     if world_size() == 1:
         return loss
@@ -124,19 +109,13 @@ def loss_of_share(loss: Callable, share: slice, seed: int) -> Callable:
         def denoise_share(x, sigma, *labels):
             if not is_first():
                 torch.manual_seed(seed + rank())
-            denoised = torch.zeros_like(x)
-            theirs = [each if each is None else each[share] for each in labels]
-            denoised[share] = denoiser(x[share], sigma[share], *theirs)
+            denoised, own = torch.zeros_like(x), [each if each is None else each[share] for each in labels]
+            denoised[share] = denoiser(x[share], sigma[share], *own)
             return denoised
 
         return loss(denoise_share, images, class_labels)[share]
 
     return shared_loss
-
-
-def parallel(denoiser: Module) -> Module:
-    """`denoiser` for training: the gradients of its parameters are averaged over the processes."""
-    return denoiser if world_size() == 1 else DistributedDataParallel(denoiser)
 
 
 def mean_over_processes(tensor: Tensor) -> Tensor:

@@ -67,11 +67,7 @@ def learning_rate_share(images_seen: int, settings: TrainingConfig) -> float:
 
 
 def choose_precision(precision: str, device: torch.device | str) -> torch.dtype:
-    """The dtype that "auto" stands for on `device`, or the one that `precision` names.
-
-    bf16 where the hardware multiplies it (Ampere GPUs and newer, CPUs with AMX or AVX-512 BF16, where it was measured
-    to be faster), fp16 on older GPUs, else float32.
-    """
+    """The dtype that `precision` names; for "auto" bf16 where `device` has it, fp16 on older GPUs, else float32."""
     named = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision in named:
         return named[precision]
@@ -80,7 +76,7 @@ def choose_precision(precision: str, device: torch.device | str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     features = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")  # private names: a later torch may lack them
     native = device.type == "cpu" and any(getattr(torch.cpu, name, bool)() for name in features)
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if native else torch.float32  # where a CPU has it, it was measured to be faster
 
 
 def batch_indices(step: int, batch_size: int, num_images: int, seed: int = 0) -> Tensor:

@@ -10,27 +10,26 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from shlex import quote
 from statistics import fmean as mean
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch.optim.lr_scheduler import LambdaLR
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
-from edm_lesson.checkpoints import Checkpoint, load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from edm_lesson.checks import check_number
 from edm_lesson.config import Config, config_to_dict
 from edm_lesson.data import Images, choose_device, load_images
 from edm_lesson.designs import DESIGNS, build_augment, build_denoiser, build_loss
 from edm_lesson.training import distributed
-from edm_lesson.training.run import NoRun, Run, checkpoint_path
+from edm_lesson.training.run import Run, checkpoint_path, describe_environment
 from edm_lesson.training.step import (
     batch_indices,
     choose_precision,
@@ -41,23 +40,19 @@ from edm_lesson.training.step import (
     train_step,
 )
 
-Device: TypeAlias = torch.device | str | None
-
 
 class Trainer:
     """Everything that training changes: weights, their average, the optimizer, and how many images were seen.
 
-    `Trainer(config, images)` starts anew. `train()` goes on to the end of `config.training.images`, or to `until`;
-    it can be interrupted (Ctrl-C) and called again. `run_dir`, if given, receives what `edm_lesson.training.run` lists,
-    and `resume()` takes up what it holds; a run there that isn't taken up is replaced only with `overwrite`, at the
-    start of `train()`. `denoiser` is being trained; `ema_denoiser`, its moving average, makes the better images.
-
-    In several processes (`edm_lesson.training.distributed`) every one has a trainer; they take each step together.
+    `denoiser` is being trained; `ema_denoiser`, its moving average, makes the better images. `run_dir`, if given,
+    receives what `edm_lesson.training.run` lists, and `resume()` takes up what it holds; a run there that isn't taken
+    up is replaced only with `overwrite`, at the start of `train()`. Of several processes
+    (`edm_lesson.training.distributed`) every one has a trainer; they take each step together.
     """
 
     def __init__(
-        self, config: Config, images: Images, run_dir: str | Path | None = None, device: Device = None,
-        overwrite: bool = False,
+        self, config: Config, images: Images, run_dir: str | Path | None = None,
+        device: torch.device | str | None = None, overwrite: bool = False,
     ):  # fmt: skip
         settings, label_dim, top_label = config.training, config.network.label_dim, int(images.labels.max())
         found, expected = tuple(images.pixels.shape[1:]), (config.data.img_channels, *[config.data.img_resolution] * 2)
@@ -66,6 +61,7 @@ class Trainer:
         if 0 < label_dim <= top_label:
             raise ValueError(f"The labels go up to {top_label}; network.label_dim is {label_dim}, and must be larger.")
         self.config, self.device = config, choose_device(device)
+        self._gpus = [self.device] if self.device.type == "cuda" else []
         self.images = images.to(self.device)
         self.images_seen, self.seconds = 0, 0.0
         self.saved: int | None = None  # images that the checkpoint in `run_dir` has seen, where it is this trainer's
@@ -73,28 +69,24 @@ class Trainer:
         self._recent: list[float] = []  # losses since the last of `losses`
         self._pending: list[Tensor] = []  # losses that are still on the device
         self._share = distributed.share_of(settings.batch_size)
-        with own_random_numbers():
+        with torch.random.fork_rng([]):
             torch.manual_seed(seed_for("weights", 0, settings.seed))
             denoiser = build_denoiser(config)
         if config.data.center:
             denoiser.mean.copy_(images.mean())
         self.denoiser = denoiser.to(self.device, memory_format=torch.channels_last)
-        self._parallel = distributed.parallel(self.denoiser)
+        self._parallel = DistributedDataParallel(self.denoiser) if distributed.world_size() > 1 else self.denoiser
         self.ema = make_ema(
             self.denoiser,
             lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup),
         )
         self.loss, self.augment = build_loss(config), build_augment(config)
-        self.optimizer = torch.optim.Adam(
-            self.denoiser.parameters(), settings.learning_rate, fused=self.device.type != "mps"
-        )
-        self.scheduler = LambdaLR(
-            self.optimizer, lambda step: learning_rate_share(step * settings.batch_size, settings)
-        )
+        rate = settings.learning_rate * learning_rate_share(0, settings)
+        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), rate, fused=self.device.type != "mps")
         self.dtype = choose_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.run_dir, self.overwrite = Path(run_dir) if run_dir else None, overwrite
-        self.run = Run(run_dir, self.device, self.dtype) if run_dir and distributed.is_first() else NoRun()
+        self.run_dir, self.overwrite = run_dir, overwrite
+        self.run = Run(run_dir) if run_dir and distributed.is_first() else None
 
     @property
     def ema_denoiser(self) -> Module:
@@ -109,18 +101,16 @@ class Trainer:
         indices = indices.to(self.device, non_blocking=True)  # blocking, the copy would wait for the step before
         batch = self.images.batch(indices)
         labels = self.images.labels[indices] if self.config.network.label_dim else None
-        autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        half = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
         seed = seed_for("noise", number, settings.seed)
-        loss: Callable = partial(self.loss, augment=self.augment) if self.augment else self.loss
-        loss = distributed.loss_of_share(loss, self._share, seed)
+        loss = distributed.loss_of_share(partial(self.loss, augment=self.augment), self._share, seed)
         self.denoiser.train()
-        with own_random_numbers(self.device):
+        with torch.random.fork_rng(self._gpus):
             torch.manual_seed(seed)
-            value = train_step(
-                self._parallel, loss, self.optimizer, batch, labels, settings.clip_norm, autocast, self.scaler
-            )
+            clip_norm, scaler = settings.clip_norm, self.scaler
+            value = train_step(self._parallel, loss, self.optimizer, batch, labels, clip_norm, half, scaler)
         self.images_seen += settings.batch_size
-        self.scheduler.step()
+        self.optimizer.param_groups[0]["lr"] = settings.learning_rate * learning_rate_share(self.images_seen, settings)
         self.ema.update_parameters(self.denoiser)
         return value
 
@@ -129,50 +119,44 @@ class Trainer:
     ) -> "Trainer":
         """Train until `until` images were seen (default: all that the configuration asks for); returns self.
 
-        Every `log_every` images the mean loss since the last time is appended to `losses` and to `metrics.jsonl`, and
-        `callback(self)` is called; every `save_every`, at the end, on Ctrl-C and on SIGTERM a checkpoint is saved;
-        every `sample_every` and at the end a grid is drawn. Of several processes the first alone does all that; one
-        that is stopped stops all.
+        Every `log_every` images the mean loss since the last time is kept and `callback(self)` called; every
+        `save_every`, at the end, on Ctrl-C and on SIGTERM a checkpoint is saved; every `sample_every` and at the end a
+        grid is drawn. Of several processes the first alone does all that; one that is stopped stops all.
         """
-        settings, first = self.config.training, distributed.is_first()
+        settings, first, run = self.config.training, distributed.is_first(), self.run
         until = settings.images if until is None else min(until, settings.images)
         seen, hidden = min(self.images_seen, until), not (progress and first)
         bar = tqdm(total=until, initial=seen, unit="img", unit_scale=True, disable=hidden)
-        folder = self.run.open(self.config, self.images_seen, self.saved is not None, self.overwrite)
-        self._logged = self.images_seen, self.seconds
+        environment, own = describe_environment(self.device, self.dtype), self.saved is not None
+        folder = run.open(self.config, environment, self.images_seen, own, self.overwrite) if run else nullcontext()
         with deferred_signals() as signals, folder, bar:
             while self.images_seen < until and not distributed.any_stopped(signals):
-                due = self._train_until_due(until, signals, bar)
-                if "log" in due:
+                started = time.perf_counter()
+                self._pending.append(self.step())
+                log, save = self._due(settings.log_every, until), self._due(settings.save_every)
+                sample = self._due(settings.sample_every, settings.images)
+                if log or save or sample:
+                    self._collect_losses()
+                self.seconds += time.perf_counter() - started
+                bar.update(settings.batch_size)
+                if log:
                     self._log()
                     bar.set_postfix(loss=f"{self.losses[-1][1]:.4f}")
-                if "save" in due:
+                if save:
                     self.save()
-                if "sample" in due:
-                    sampler = DESIGNS[self.config.design.sampler].sample
-                    self.run.draw(self.ema_denoiser, self.images_seen, sampler)
-                if "log" in due and callback and first:
+                if sample and run:
+                    run.draw(self.ema_denoiser, self.images_seen, DESIGNS[self.config.design.sampler].sample)
+                if log and callback and first:
                     callback(self)
+            self._collect_losses()
             if self.saved != self.images_seen:
                 self.save()
             distributed.wait_for_all()  # no process ends before the first has saved
         return self
 
-    def _train_until_due(self, until, signals, bar):
-        """Take steps, the time of which is training time, until there is something to do; returns what."""
-        settings, started, due = self.config.training, time.perf_counter(), set()
-        every = {"log": settings.log_every, "save": settings.save_every, "sample": settings.sample_every}
-        while not due and self.images_seen < until and not distributed.any_stopped(signals):
-            self._pending.append(self.step())
-            bar.update(settings.batch_size)
-            due = {what for what, images in every.items() if images and self.images_seen % images < settings.batch_size}
-        if self.images_seen >= until:
-            due.add("log")
-        if self.images_seen >= settings.images and settings.sample_every:
-            due.add("sample")
-        self._collect_losses()
-        self.seconds += time.perf_counter() - started
-        return due
+    def _due(self, every, end=math.inf):
+        """Whether what is done every `every` images, for 0 never, and at `end` is to be done now."""
+        return every > 0 and (self.images_seen % every < self.config.training.batch_size or self.images_seen >= end)
 
     def _collect_losses(self):
         """Bring the losses over from the device, which has to finish its work for that, and look at them."""
@@ -184,33 +168,25 @@ class Trainer:
         self._pending = []
 
     def _diverged(self, what, step):
-        """The error that says `what` happened at `step`, counted from 0, at which noise levels, and what is left."""
+        """The error that says `what` happened at `step`, counted from 0, and at which noise levels."""
         settings = self.config.training
-        with own_random_numbers(self.device):
+        with torch.random.fork_rng(self._gpus):
             torch.manual_seed(seed_for("noise", step, settings.seed))
             sigma = self.loss.sample_sigma(settings.batch_size, device=self.device)  # what `step` draws first, too
-        left = "No checkpoint was saved before that"
-        if self.saved is not None:
-            left = f"The last good checkpoint is {checkpoint_path(self.run_dir)}, after {self.saved:,} images; "
-            left += "going on would end here again"
+        kept = "none" if self.saved is None else f"{checkpoint_path(self.run_dir)}, after {self.saved:,} images"
         return LessonError(
             f"{what} at step {step:,}, after {step * settings.batch_size:,} images, with sigma from {sigma.min():.3g} "
-            f"to {sigma.max():.3g}. {left}. Start again with a lower training.learning_rate or training.clip_norm, or "
-            "with training.precision=float32."
+            f"to {sigma.max():.3g}. The last good checkpoint is {kept}; going on would end here again. Start again "
+            "with a lower training.learning_rate or training.clip_norm, or with training.precision=float32."
         )
 
     def _log(self):
-        images, seconds = self.images_seen - self._logged[0], self.seconds - self._logged[1]
-        self._logged = self.images_seen, self.seconds
-        self.losses.append((self.images_seen, mean(self._recent)))
+        seen, seconds, loss = self.images_seen, self.seconds, mean(self._recent)
+        self.losses.append((seen, loss))
         self._recent = []
-        self.run.log(
-            images=self.images_seen,
-            loss=self.losses[-1][1],
-            learning_rate=self.scheduler.get_last_lr()[0],
-            images_per_second=round(images / seconds, 2),
-            seconds=round(self.seconds, 2),
-        )
+        if self.run:
+            rate, speed = self.optimizer.param_groups[0]["lr"], round(seen / seconds, 2)
+            self.run.log(images=seen, loss=loss, learning_rate=rate, images_per_second=speed, seconds=round(seconds, 2))
 
     @cached_property
     def _data(self):
@@ -220,43 +196,25 @@ class Trainer:
             digest.update(self.images.labels.cpu().contiguous().numpy())
         return {"shape": list(self.images.pixels.shape), "digest": digest.hexdigest()[:12]}
 
-    def state(self) -> tuple[dict[str, Tensor], dict]:
-        """All that it takes to go on: named tensors, and plain values."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.denoiser.state_dict().items()}
-        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
-        return tensors | optimizer_tensors(self.optimizer), {
-            "images_seen": self.images_seen,
-            "seconds": self.seconds,
-            "data": self._data,
-            "losses": self.losses,
-            "recent": self._recent,
-            "param_groups": self.optimizer.state_dict()["param_groups"],
-            "scheduler": self.scheduler.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
-
-    def load_state(self, checkpoint: Checkpoint) -> None:
-        """Take over what `state` gave, as a checkpoint holds it."""
-        state = checkpoint.state
-        checkpoint.restore("model", self.denoiser)
-        checkpoint.restore("ema", self.ema.module)
-        restore_optimizer(self.optimizer, checkpoint.part("optimizer"), state["param_groups"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        if state["scaler"]:  # empty where the run was in another precision until now
-            self.scaler.load_state_dict(state["scaler"])
-        self.images_seen, self.seconds = state["images_seen"], state["seconds"]
-        self.losses, self._recent = [tuple(pair) for pair in state["losses"]], state["recent"]
-        self._pending, self.saved = [], self.images_seen
-
     def save(self) -> None:
         """Write the run's checkpoint and keep the one before it; nothing without a `run_dir`."""
         if self.run_dir is None:
             return
-        tensors, state = self.state()
-        weights = [tensor for name, tensor in tensors.items() if name.startswith(("model.", "ema."))]
-        if not torch.stack([tensor.isfinite().all() for tensor in weights]).all():
+        modules = {"model": self.denoiser, "ema": self.ema.module}
+        tensors = {f"{part}.{name}": each for part in modules for name, each in modules[part].state_dict().items()}
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise self._diverged("The weights are not finite", self.images_seen // self.config.training.batch_size - 1)
-        self.run.save(self.config, tensors, **state)
+        if self.run:
+            state = {
+                "images_seen": self.images_seen,
+                "seconds": self.seconds,
+                "data": self._data,
+                "losses": self.losses,
+                "recent": self._recent,
+                "param_groups": self.optimizer.state_dict()["param_groups"],
+                "scaler": self.scaler.state_dict(),
+            }
+            self.run.save(self.config, tensors | optimizer_tensors(self.optimizer), state)
         self.saved = self.images_seen
 
     def save_denoiser(self, path: str | Path) -> None:
@@ -270,34 +228,34 @@ class Trainer:
             raise LessonError("run_dir is None; to resume, give the trainer the folder of a run as run_dir.")
         path = checkpoint_path(self.run_dir)
         checkpoint = load_checkpoint(path)
-        if "param_groups" not in checkpoint.state:
+        state = checkpoint.state
+        if "param_groups" not in state:
             raise LessonError(f"{path} holds a model alone, to sample from; training can't go on with it.")
-        now = run_facts(self.config, self._data)
-        for fact, before in run_facts(checkpoint.config, checkpoint.state.get("data", self._data)).items():
-            if before != now[fact]:  # older checkpoints don't say what data they saw
+        now = config_to_dict(self.config) | {"images": self._data}  # older checkpoints don't say what images they saw
+        for part, before in (config_to_dict(checkpoint.config) | {"images": state.get("data", self._data)}).items():
+            if before != now[part]:
                 raise LessonError(
-                    f"The run in {self.run_dir} was {fact} {before}, not {now[fact]}. Resume with the same, or choose "
-                    "another folder."
+                    f"The run in {self.run_dir} was started with {part} {before}, not {now[part]}. Resume with the "
+                    "same, or choose another folder."
                 )
-        self.load_state(checkpoint)
+        checkpoint.restore("model", self.denoiser)
+        checkpoint.restore("ema", self.ema.module)
+        restore_optimizer(self.optimizer, checkpoint.part("optimizer"), state["param_groups"])
+        if state["scaler"]:  # empty where the run was in another precision until now
+            self.scaler.load_state_dict(state["scaler"])
+        self.images_seen, self.seconds = state["images_seen"], state["seconds"]
+        self.losses, self._recent = [tuple(pair) for pair in state["losses"]], state["recent"]
+        self._pending, self.saved = [], self.images_seen
         return self
 
 
-def run_facts(config: Config, data: dict) -> dict[str, str]:
-    """What must be the same where a run goes on: its configuration, section by section, and its images."""
-    facts = {f"started with {section}": str(values) for section, values in config_to_dict(config).items()}
-    count, *shape = data["shape"]
-    return facts | {"trained": f"on {count:,} images of {tuple(shape)}, digest {data['digest']}"}
-
-
 def train_in(
-    folder: str | Path, config: Config, images: Images, device: Device = None, resume: bool = False,
-    progress: bool = True,
+    folder: str | Path, config: Config, images: Images, device: torch.device | str | None = None,
+    resume: bool = False, progress: bool = True,
 ) -> Trainer:  # fmt: skip
     """Train into `folder` to the end of `config`, with `resume` from where a run there stands; returns the trainer.
 
-    The averaged model is then also in `denoiser.safetensors`. An exception that stops the run, such as that of Ctrl-C,
-    carries a note that says what was saved.
+    The averaged model is then also in `denoiser.safetensors`. What Ctrl-C raises carries a note of what was saved.
     """
     trainer = Trainer(config, images, folder, device)
     if resume and checkpoint_path(folder).exists():
@@ -321,14 +279,13 @@ def images_of(config: Config) -> Images:
         return load_images(data.name, img_resolution=data.img_resolution, img_channels=data.img_channels)
 
 
-def images_in(minutes: float, config: Config, images: Images, device: Device = None, seconds: float = 3.0) -> int:
-    """How many images are trained on in so many `minutes` here, in whole batches.
-
-    Measured on at least `seconds` of steps, after others to warm up.
-    """
+def images_in(
+    minutes: float, config: Config, images: Images, device: torch.device | str | None = None, seconds: float = 3.0
+) -> int:
+    """How many images are trained on in so many `minutes` here, in whole batches; measured in `seconds` of steps."""
     check_number("minutes", minutes, above=0)
     trainer, steps, elapsed = Trainer(config, images, device=device), 1, 0.0
-    trainer.step().item()
+    trainer.step().item()  # the first is slower
     while elapsed < seconds:  # every round is twice as long as the one before; the last one counts
         steps, started = steps * 2, time.perf_counter()
         losses = [trainer.step() for _ in range(steps)]
@@ -337,23 +294,15 @@ def images_in(minutes: float, config: Config, images: Images, device: Device = N
     return max(int(minutes * 60 / elapsed * steps), 1) * config.training.batch_size
 
 
-def own_random_numbers(device: torch.device | None = None) -> AbstractContextManager:
-    """A context that leaves the random numbers of others alone: on the CPU, and on `device` if that is a GPU."""
-    return torch.random.fork_rng([device] if device is not None and device.type == "cuda" else [])
-
-
 @contextmanager
 def deferred_signals(patience: float = 3.0) -> Iterator[list[int]]:
     """Hold back Ctrl-C, a kernel interrupt and SIGTERM, so that a step is never cut in two.
 
-    Yields a list that fills with those that came; after the block they take effect as if they came then. One that comes
-    more than `patience` seconds after the first (torchrun sends two at once) is let through, for a step that hangs.
-    Outside of the main thread, where Python handles no signals, nothing is held back.
+    Yields a list that fills with those that came; the first takes effect after the block. One that comes more than
+    `patience` seconds after it (torchrun sends two at once) is let through, for a step that hangs. Nothing is held back
+    outside of the main thread, where Python handles no signals.
     """
-    received, times, handlers = [], [], {}
-    if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        handlers = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    received, times = [], []
 
     def hold(number, _):
         received.append(number)
@@ -362,8 +311,8 @@ def deferred_signals(patience: float = 3.0) -> Iterator[list[int]]:
             signal.signal(number, handlers[number])
             signal.raise_signal(number)
 
-    for number in handlers:
-        signal.signal(number, hold)
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {n: signal.signal(n, hold) for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)}
     try:
         yield received
     finally:

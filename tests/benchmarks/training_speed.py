@@ -22,8 +22,9 @@ from edm_lesson.config import load_config
 from edm_lesson.data import choose_device, load_images, normalize
 from edm_lesson.designs import build_denoiser, build_loss
 from edm_lesson.samplers import edm_sampler
-from edm_lesson.training import Trainer, choose_precision, ema_decay, make_ema, train_step
+from edm_lesson.training import Trainer, ema_decay, make_ema, train_step
 from edm_lesson.training.run import describe_environment
+from edm_lesson.training.step import choose_precision
 
 MEASURES = (
     "data on the device",
