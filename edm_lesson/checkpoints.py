@@ -108,10 +108,8 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {f"optimizer.{k}.{name}": torch.as_tensor(value) for k, values in state for name, value in values.items()}
 
 
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], param_groups: list[dict]
-) -> None:
-    """Give `optimizer` back what `optimizer_tensors` took, without the prefix, and its settings."""
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give `optimizer` back what `optimizer_tensors` took, without the prefix; its settings are not changed."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -119,7 +117,7 @@ def restore_optimizer(
         if tensor.ndim:  # fused Adam walks through memory: moments must be laid out like their parameter
             tensor = torch.empty_like(parameters[int(number)]).copy_(tensor)
         state.setdefault(int(number), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": param_groups})
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def previous_path(path: str | Path) -> Path:

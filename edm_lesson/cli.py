@@ -70,10 +70,9 @@ def train(
     """
     from edm_lesson.checkpoints import load_checkpoint
     from edm_lesson.config import load_config
-    from edm_lesson.training import images_in, train_in
     from edm_lesson.training.distributed import is_first, join_processes
     from edm_lesson.training.run import checkpoint_path, go_back
-    from edm_lesson.training.trainer import images_of
+    from edm_lesson.training.trainer import images_in, images_of, train_in
 
     device, resume, set_ = join_processes(device), resume or previous, set_ or []
     say = print if is_first() else lambda *_, **__: None

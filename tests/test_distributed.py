@@ -208,9 +208,9 @@ def test_a_batch_that_can_not_be_shared_out_is_refused(pretend):
 @pytest.mark.parametrize(
     ("device", "gpus", "message"),
     [
-        ("cuda", 1, "started 2 processes on this machine, which has 1 GPUs.*--nproc-per-node, or add --device cpu"),
-        (None, 1, "started 2 processes on this machine, which has 1 GPUs"),
-        ("cuda", 0, "which has 0 GPUs"),
+        ("cuda", 1, "started 2 processes for 1 GPUs; lower --nproc-per-node, or add --device cpu"),
+        (None, 1, "started 2 processes for 1 GPUs"),
+        ("cuda", 0, "for 0 GPUs"),
         ("cuda:1", 2, "device with torchrun is 'cuda:1'; it must be one of cpu, cuda"),
         ("mps", 0, "device with torchrun is 'mps'"),
     ],

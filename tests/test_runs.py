@@ -15,13 +15,14 @@ import torch
 import yaml
 from PIL import Image
 
-from edm_lesson import LessonError, training
+from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import load_config
 from edm_lesson.data import Images, normalize
 from edm_lesson.plots import smooth
 from edm_lesson.training import Trainer, images_in
 from edm_lesson.training import run as runs
+from edm_lesson.training import trainer as trainers
 from edm_lesson.training.run import checkpoint_path, locked, read_metrics
 from edm_lesson.training.step import choose_precision
 
@@ -207,7 +208,7 @@ def test_minutes_become_images_by_a_measurement_that_leaves_the_start_out(few, m
 
 
 def test_a_budget_in_minutes_is_stored_in_images_and_trains_as_those_would(call, mnist, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "images_in", lambda *arguments: images_in(*arguments, seconds=0.05))
+    monkeypatch.setattr(trainers, "images_in", lambda *arguments: images_in(*arguments, seconds=0.05))
     other = [part for setting in SETTINGS[1:] for part in ("--set", setting)]
     code, said = call(
         "train", "--config", "smoke", "--device", "cpu", *other, "--minutes", 0.01, "--out", tmp_path / "run"

@@ -219,7 +219,7 @@ def test_resuming_with_other_images_is_refused(few, tmp_path, change):
     else:
         labels[-1] = (labels[-1] + 1) % 3
     trainer, count = Trainer(config, Images(pixels, labels), tmp_path, **CPU), len(pixels)
-    known = r"\{{'shape': \[{}, 1, 28, 28\], 'digest': '\w{{12}}'\}}"
+    known = r"\{{'digest': '\w{{12}}', 'shape': \[{}, 1, 28, 28\]\}}"
     expected = f"started with images {known.format(100)}, not {known.format(count)}"
     with pytest.raises(LessonError, match=expected):
         trainer.resume()

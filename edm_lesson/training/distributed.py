@@ -25,8 +25,7 @@ def join_processes(device: str | None = None) -> str | None:
     check_choice("device with torchrun", device, ("cpu", "cuda"))  # which gives each process one of its own
     if device == "cuda" and gpus < processes:
         raise ValueError(
-            f"torchrun started {processes} processes on this machine, which has {gpus} GPUs for them. "
-            "Start no more than one a GPU with --nproc-per-node, or add --device cpu."
+            f"torchrun started {processes} processes for {gpus} GPUs; lower --nproc-per-node, or add --device cpu."
         )
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -100,7 +99,7 @@ def share_of(batch_size: int) -> slice:
 def loss_of_share(loss: Callable, share: slice, seed: int) -> Callable:
     """`loss` of the images `share` alone, with sigma, noise and augmentation as they are drawn for the whole batch.
 
-    The network's own draws, which are dropout's, follow from `seed` and are others in every process.
+    Dropout's draws follow from `seed` and are others in every process.
     """
     if world_size() == 1:
         return loss

@@ -20,11 +20,10 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 from torch.nn import Module
 
 from edm_lesson import LessonError, __version__
-from edm_lesson.checkpoints import load_checkpoint, previous_path, save_checkpoint
+from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import Config, config_to_yaml
 from edm_lesson.data import save_grid, to_uint8
 from edm_lesson.samplers import sample_images
@@ -69,10 +68,6 @@ class Run:
         with open(self.folder / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
-    def save(self, config: Config, tensors: dict[str, Tensor], state: dict) -> None:
-        """Write the checkpoint, and keep the one before it."""
-        save_checkpoint(self.checkpoint, config, tensors, previous_path(self.checkpoint), **state)
-
     def draw(self, denoiser: Module, images_seen: int, sampler: Callable) -> None:
         """Draw 64 images from the seeds 0 to 63, the classes in turn, and write them to `samples/`."""
         path = self.folder / "samples" / f"{images_seen:09d}.png"
@@ -103,7 +98,7 @@ def locked(folder: str | Path) -> AbstractContextManager:
         return FileLock(Path(folder) / ".lock").acquire(timeout=0)
     except Timeout:
         raise LessonError(
-            f"Another process is training into {folder}. Wait until it ends, or choose another folder."
+            f"Another process is training into {folder}. Wait for it, or choose another folder."
         ) from None
     except (OSError, NotImplementedError):  # a file system that knows no locks
         return nullcontext()
@@ -134,8 +129,7 @@ def write_environment(folder: Path, now: dict) -> str:
     except ValueError:  # damaged: nothing is known
         before = {}
     write_text(path, json.dumps(now, indent=2) + "\n")
-    names = ("torch", "device", "cpu", "threads", "processes", "precision")
-    changed = [name for name in names if before.get(name) != now[name]]
+    changed = [name for name in now if name not in ("date", "edm_lesson", "python") and before.get(name) != now[name]]
     return ", ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in changed)
 
 

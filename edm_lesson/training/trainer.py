@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
-from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, previous_path, restore_optimizer, save_checkpoint
 from edm_lesson.checks import check_number
 from edm_lesson.config import Config, config_to_dict
 from edm_lesson.data import Images, choose_device, load_images
@@ -44,10 +44,9 @@ from edm_lesson.training.step import (
 class Trainer:
     """Everything that training changes: weights, their average, the optimizer, and how many images were seen.
 
-    `denoiser` is being trained; `ema_denoiser`, its moving average, makes the better images. `run_dir`, if given,
-    receives what `edm_lesson.training.run` lists, and `resume()` takes up what it holds; a run there that isn't taken
-    up is replaced only with `overwrite`, at the start of `train()`. Of several processes
-    (`edm_lesson.training.distributed`) every one has a trainer; they take each step together.
+    `denoiser` is being trained; `ema_denoiser`, its moving average, makes the better images. `run_dir` receives what
+    `edm_lesson.training.run` lists; `resume()` takes up what it holds, and `train()` replaces a run that was not taken
+    up only with `overwrite`. Each of several processes has a trainer; they take every step together.
     """
 
     def __init__(
@@ -81,8 +80,7 @@ class Trainer:
             lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup),
         )
         self.loss, self.augment = build_loss(config), build_augment(config)
-        rate = settings.learning_rate * learning_rate_share(0, settings)
-        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), rate, fused=self.device.type != "mps")
+        self.optimizer = torch.optim.Adam(self.denoiser.parameters(), fused=self.device.type != "mps")
         self.dtype = choose_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.run_dir, self.overwrite = run_dir, overwrite
@@ -95,7 +93,7 @@ class Trainer:
 
     def step(self) -> Tensor:
         """Train on the next batch; returns its loss, on the device: of several processes, that of this one's share."""
-        settings = self.config.training
+        settings, scaler = self.config.training, self.scaler
         number = self.images_seen // settings.batch_size
         indices = batch_indices(number, settings.batch_size, len(self.images), settings.seed)
         indices = indices.to(self.device, non_blocking=True)  # blocking, the copy would wait for the step before
@@ -105,12 +103,11 @@ class Trainer:
         seed = seed_for("noise", number, settings.seed)
         loss = distributed.loss_of_share(partial(self.loss, augment=self.augment), self._share, seed)
         self.denoiser.train()
+        self.optimizer.param_groups[0]["lr"] = settings.learning_rate * learning_rate_share(self.images_seen, settings)
         with torch.random.fork_rng(self._gpus):
             torch.manual_seed(seed)
-            clip_norm, scaler = settings.clip_norm, self.scaler
-            value = train_step(self._parallel, loss, self.optimizer, batch, labels, clip_norm, half, scaler)
+            value = train_step(self._parallel, loss, self.optimizer, batch, labels, settings.clip_norm, half, scaler)
         self.images_seen += settings.batch_size
-        self.optimizer.param_groups[0]["lr"] = settings.learning_rate * learning_rate_share(self.images_seen, settings)
         self.ema.update_parameters(self.denoiser)
         return value
 
@@ -185,16 +182,17 @@ class Trainer:
         self.losses.append((seen, loss))
         self._recent = []
         if self.run:
-            rate, speed = self.optimizer.param_groups[0]["lr"], round(seen / seconds, 2)
-            self.run.log(images=seen, loss=loss, learning_rate=rate, images_per_second=speed, seconds=round(seconds, 2))
+            rate = self.config.training.learning_rate * learning_rate_share(seen, self.config.training)
+            speed, seconds = round(seen / seconds, 2), round(seconds, 2)
+            self.run.log(images=seen, loss=loss, learning_rate=rate, images_per_second=speed, seconds=seconds)
 
     @cached_property
     def _data(self):
-        """What the images are known by in a checkpoint: their shape, and a digest of all that is trained on."""
+        """What the images are known by in a checkpoint: a digest of all that is trained on, and their shape."""
         digest = hashlib.sha256(self.images.pixels.cpu().contiguous().numpy())
         if self.config.network.label_dim:
             digest.update(self.images.labels.cpu().contiguous().numpy())
-        return {"shape": list(self.images.pixels.shape), "digest": digest.hexdigest()[:12]}
+        return {"digest": digest.hexdigest()[:12], "shape": list(self.images.pixels.shape)}
 
     def save(self) -> None:
         """Write the run's checkpoint and keep the one before it; nothing without a `run_dir`."""
@@ -211,10 +209,10 @@ class Trainer:
                 "data": self._data,
                 "losses": self.losses,
                 "recent": self._recent,
-                "param_groups": self.optimizer.state_dict()["param_groups"],
                 "scaler": self.scaler.state_dict(),
             }
-            self.run.save(self.config, tensors | optimizer_tensors(self.optimizer), state)
+            path, tensors = self.run.checkpoint, tensors | optimizer_tensors(self.optimizer)
+            save_checkpoint(path, self.config, tensors, previous_path(path), **state)
         self.saved = self.images_seen
 
     def save_denoiser(self, path: str | Path) -> None:
@@ -229,18 +227,18 @@ class Trainer:
         path = checkpoint_path(self.run_dir)
         checkpoint = load_checkpoint(path)
         state = checkpoint.state
-        if "param_groups" not in state:
+        if "losses" not in state:
             raise LessonError(f"{path} holds a model alone, to sample from; training can't go on with it.")
         now = config_to_dict(self.config) | {"images": self._data}  # older checkpoints don't say what images they saw
         for part, before in (config_to_dict(checkpoint.config) | {"images": state.get("data", self._data)}).items():
             if before != now[part]:
                 raise LessonError(
-                    f"The run in {self.run_dir} was started with {part} {before}, not {now[part]}. Resume with the "
+                    f"The run in {self.run_dir} was started with {part} {before}, not {now[part]}. Resume it with the "
                     "same, or choose another folder."
                 )
         checkpoint.restore("model", self.denoiser)
         checkpoint.restore("ema", self.ema.module)
-        restore_optimizer(self.optimizer, checkpoint.part("optimizer"), state["param_groups"])
+        restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
         if state["scaler"]:  # empty where the run was in another precision until now
             self.scaler.load_state_dict(state["scaler"])
         self.images_seen, self.seconds = state["images_seen"], state["seconds"]
@@ -299,8 +297,7 @@ def deferred_signals(patience: float = 3.0) -> Iterator[list[int]]:
     """Hold back Ctrl-C, a kernel interrupt and SIGTERM, so that a step is never cut in two.
 
     Yields a list that fills with those that came; the first takes effect after the block. One that comes more than
-    `patience` seconds after it (torchrun sends two at once) is let through, for a step that hangs. Nothing is held back
-    outside of the main thread, where Python handles no signals.
+    `patience` seconds after it (torchrun sends two at once) is let through, for a step that hangs.
     """
     received, times = [], []
 
