@@ -4,14 +4,3 @@ from edm_lesson.course.kernel import execute
 from edm_lesson.course.lab import NOTEBOOKS, find_notebooks, open_lab
 from edm_lesson.course.run import run_course
 from edm_lesson.course.store import refresh_notebooks, store_notebooks, widget_models
-
-__all__ = [
-    "NOTEBOOKS",
-    "execute",
-    "find_notebooks",
-    "open_lab",
-    "refresh_notebooks",
-    "run_course",
-    "store_notebooks",
-    "widget_models",
-]

@@ -2,16 +2,3 @@
 
 from edm_lesson.data.images import Images, choose_device, normalize, save_grid, to_uint8
 from edm_lesson.data.sources import IMAGE_SUFFIXES, MNIST_ARCHIVES, cache_folder, data_folder, load_images
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "MNIST_ARCHIVES",
-    "Images",
-    "cache_folder",
-    "choose_device",
-    "data_folder",
-    "load_images",
-    "normalize",
-    "save_grid",
-    "to_uint8",
-]

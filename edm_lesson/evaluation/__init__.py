@@ -12,21 +12,3 @@ from edm_lesson.evaluation.classifier import (
 from edm_lesson.evaluation.distance import distance_ratio, frechet_distance, real_distance
 from edm_lesson.evaluation.judge import Judge, batch_size_for, evaluate, nearest_distances
 from edm_lesson.evaluation.table import mean_and_spread
-
-__all__ = [
-    "DigitClassifier",
-    "Judge",
-    "accuracy",
-    "batch_size_for",
-    "center_crop",
-    "distance_ratio",
-    "evaluate",
-    "frechet_distance",
-    "in_batches",
-    "load_classifier",
-    "mean_and_spread",
-    "nearest_distances",
-    "real_distance",
-    "save_classifier",
-    "train_classifier",
-]

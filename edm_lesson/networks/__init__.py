@@ -3,5 +3,3 @@
 from edm_lesson.networks.layers import PositionalEmbedding, ResidualBlock, SelfAttention
 from edm_lesson.networks.paper import ADM, DDPMpp, NCSNpp
 from edm_lesson.networks.unet import LessonUNet
-
-__all__ = ["ADM", "DDPMpp", "LessonUNet", "NCSNpp", "PositionalEmbedding", "ResidualBlock", "SelfAttention"]

@@ -8,15 +8,3 @@ from edm_lesson.samplers.general import general_sampler
 from edm_lesson.samplers.images import SeededNoise, sample_images
 from edm_lesson.samplers.prepare import Denoiser, clip_range
 from edm_lesson.samplers.steps import add_churn, euler_step, heun_step
-
-__all__ = [
-    "Denoiser",
-    "SeededNoise",
-    "add_churn",
-    "clip_range",
-    "edm_sampler",
-    "euler_step",
-    "general_sampler",
-    "heun_step",
-    "sample_images",
-]

@@ -2,5 +2,3 @@
 
 from edm_lesson.training.step import ema_decay, learning_rate_share, make_ema, train_step
 from edm_lesson.training.trainer import Trainer, images_in, train_in
-
-__all__ = ["Trainer", "ema_decay", "images_in", "learning_rate_share", "make_ema", "train_in", "train_step"]
