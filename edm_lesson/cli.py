@@ -310,26 +310,6 @@ def study(
     print(f"Every run's figures are in {out / f'{name}.csv'}, their picture in {out / f'{name}.png'}")
 
 
-@app.command()
-def train_classifier(
-    out: Annotated[Path, typer.Option(help="Where to write it.")] = Path("runs/digit-classifier.safetensors"),
-    epochs: Annotated[int, typer.Option(help="Passes over the training digits.")] = 8,
-    device: Annotated[str | None, DEVICE] = None,
-) -> None:
-    """Train the digit classifier that `evaluate` judges with.
-
-    Example: edm-lesson train-classifier --out data/pretrained/digit-classifier.safetensors
-    """
-    from edm_lesson import evaluation
-    from edm_lesson.data import choose_device, load_images
-
-    train, test = (load_images("mnist", split, device=choose_device(device)) for split in ("train", "test"))
-    classifier = evaluation.train_classifier(train, epochs)
-    accuracy = evaluation.accuracy(classifier, test)
-    evaluation.save_classifier(classifier, out, test_accuracy=accuracy, epochs=epochs)
-    print(f"{out} reads {accuracy:.2%} of the test digits")
-
-
 @contextmanager
 def going_on() -> Iterator[None]:
     """Say after Ctrl-C that nothing is lost."""

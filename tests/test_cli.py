@@ -15,7 +15,7 @@ from PIL import Image
 
 from edm_lesson import __version__, cli, data
 from edm_lesson.data import Images
-from edm_lesson.evaluation import judge, load_classifier
+from edm_lesson.evaluation import judge
 from edm_lesson.evaluation.sweep import read_sweep
 
 SETTINGS = ["training.images=320", "training.log_every=160", "training.sample_every=0"]
@@ -300,14 +300,6 @@ def test_impossible_measurements_are_refused_in_one_sentence(run, tmp_path, few_
     assert expected in message
     assert "Traceback" not in message
     assert not list(tmp_path.iterdir())
-
-
-def test_the_classifier_is_trained_by_one_command(run, tmp_path, few_digits):
-    out = tmp_path / "classifier.safetensors"
-    code, text, error = run("train-classifier", "--epochs", 3, "--device", "cpu", "--out", out)
-    assert code == 0, error
-    assert "of the test digits" in text
-    assert load_classifier(out).training is False
 
 
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands]
