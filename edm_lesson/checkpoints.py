@@ -7,8 +7,6 @@ verified before a single weight is used.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
@@ -19,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.nn import Module
+from torch.optim import Optimizer
 
 from edm_lesson import LessonError
 from edm_lesson.config import Config, config_from_dict, config_to_dict
@@ -52,10 +51,10 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: str | Path, config: Config, tensors: Mapping[str, Tensor], previous: str | Path | None = None, **state: Any
+    path: str | Path, config: Config, tensors: dict[str, Tensor], keep_previous: bool = False, **state: Any
 ) -> None:
     """Write named `tensors`, the `config` and plain values to `path`; the rest is as in `save_tensors`."""
-    save_tensors(path, tensors, {"config": config_to_dict(config), "state": state}, previous)
+    save_tensors(path, tensors, {"config": config_to_dict(config), "state": state}, keep_previous)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -79,36 +78,28 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def _load_checkpoint(path):
     if not path.is_file():
-        raise LessonError(
-            f"There is no checkpoint {path}; train one with: edm-lesson train --out {quote(str(path.parent))}"
-        )
+        raise LessonError(f"There is no checkpoint {path}; train one: edm-lesson train --out {quote(str(path.parent))}")
     tensors, header = load_tensors(path)
     if not header.keys() >= {"config", "state"}:
         raise LessonError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
     config, state = config_from_dict(header["config"], source=str(path)), header["state"]
     offset = state.pop("offset", [])  # what version 0.1 took off the images
-    if any(offset) or (offset and config.data.center):
+    if any(offset):  # the denoiser takes that off itself today
         config = replace(config, data=replace(config.data, center=True))
-        tensors = _with_mean(tensors, torch.tensor(offset * (config.data.img_channels // len(offset))))
+        mean = torch.tensor(offset * (config.data.img_channels // len(offset))).reshape(-1, 1, 1)
+        for name in [name for name in tensors if not name.startswith("optimizer.")]:
+            part, _, rest = name.partition(".")
+            tensors |= {f"{part}.denoiser.{rest}": tensors.pop(name), f"{part}.mean": mean}
     return Checkpoint(config, tensors, state)
 
 
-def _with_mean(tensors, mean):
-    """The `tensors` of version 0.1 for a denoiser that takes the `mean` of each channel off itself."""
-    named, mean = {}, mean.reshape(-1, 1, 1)
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        named |= {name: tensor} if part == "optimizer" else {f"{part}.denoiser.{rest}": tensor, f"{part}.mean": mean}
-    return named
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """What `optimizer` remembers of every parameter, as tensors named `optimizer.<number>.<what>`."""
     state = optimizer.state_dict()["state"].items()
     return {f"optimizer.{k}.{name}": torch.as_tensor(value) for k, values in state for name, value in values.items()}
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """Give `optimizer` back what `optimizer_tensors` took, without the prefix; its settings are not changed."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
@@ -125,14 +116,12 @@ def previous_path(path: str | Path) -> Path:
     return Path(path).with_name(f"{Path(path).stem}.previous{Path(path).suffix}")
 
 
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], header: dict, previous: str | Path | None = None
-) -> None:
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict, keep_previous: bool = False) -> None:
     """Write named `tensors` and `header`, a dictionary of plain values, to `path` with a SHA-256 over both.
 
-    An older file is replaced only once all is written; it is kept as `previous`, if that is given.
+    An older file is replaced only once all is written; with `keep_previous` it stays at `previous_path`.
     """
-    path = Path(path)
+    path, previous = Path(path), previous_path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(header, sort_keys=True)
     part = path.with_name(path.name + ".part")
@@ -142,103 +131,75 @@ def save_tensors(
             file.write(save(tensors, {"edm_lesson": text, "digest": _digest(text, tensors)}))
             file.flush()
             os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            _keep(path, Path(previous))
+        if keep_previous and path.exists():
+            previous.unlink(missing_ok=True)
+            try:
+                os.link(path, previous)  # a second name, so that there is no moment without a file at `path`
+            except OSError:  # a disk on which a file has one name only
+                os.replace(path, previous)
         os.replace(part, path)
     except OSError as error:
-        raise LessonError(
-            f"Can't write {path} ({error}). What was there before is unchanged; make room or choose another place."
-        ) from error
+        raise LessonError(f"Can't write {path} ({error}). What was there before is unchanged; make room.") from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def _keep(path, previous):
-    """Name the file at `path` `previous` as well, so that there is no moment without one at `path`."""
-    link = previous.with_name(previous.name + ".part")
-    try:
-        link.unlink(missing_ok=True)
-        os.link(path, link)
-        os.replace(link, previous)
-    except OSError:  # a disk on which a file has one name only
-        os.replace(path, previous)
-    finally:
-        link.unlink(missing_ok=True)
-
-
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """The tensors, on the CPU, and the header that `save_tensors` wrote to `path`, verified."""
-    with _open(path) as (file, metadata):
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    found = _digest(metadata["edm_lesson"], tensors)
-    if found != metadata.get("digest"):
-        raise LessonError(
-            f"{path} is damaged or was changed: its digest is {found}, expected {metadata.get('digest')}. "
-            "Take an earlier copy."
-        )
-    return tensors, json.loads(metadata["edm_lesson"])
-
-
-@contextmanager
-def _open(path):
-    """The file that `save_tensors` wrote to `path`, and what it says of itself, not verified yet."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if "edm_lesson" not in metadata:
-                raise LessonError(
-                    f"{path} was not written by edm_lesson: its configuration is missing. Load its weights by hand."
-                )
-            yield file, metadata
-    except FileNotFoundError as error:
-        raise LessonError(f"There is no file {path}.") from error
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise LessonError(
-            f"{path} is no checkpoint, or was cut short ({error}). Take an earlier copy, or train again."
-        ) from error
+        raise LessonError(f"{path} is no checkpoint, or was cut short ({error}). Take another, or train.") from error
+    if "edm_lesson" not in metadata:
+        raise LessonError(f"{path} was not written by edm_lesson: it has no configuration. Load its weights by hand.")
+    found, expected = _digest(metadata["edm_lesson"], tensors), metadata.get("digest")
+    if found != expected:
+        raise LessonError(f"{path} is damaged or was changed: its digest is {found}, not {expected}. Take another.")
+    return tensors, json.loads(metadata["edm_lesson"])
 
 
 def load_denoiser(name_or_path: str | Path, device: torch.device | str | None = None) -> Module:
-    """The denoiser in a checkpoint, averaged weights (EMA), in evaluation mode, without gradients.
+    """The denoiser in a checkpoint, averaged weights (EMA), in evaluation mode, without gradients, with its `config`.
 
     `name_or_path` is "lesson" or "lesson-conditional", the models that come with the course, a checkpoint file, or the
-    folder of a training run, of which the averaged weights alone are read where they are as new as its checkpoint.
-    `device` defaults to the best there is (`data.choose_device`). The denoiser carries its `config`.
+    folder of a training run. `device` defaults to the best there is (`data.choose_device`).
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
     checkpoint.restore("ema", denoiser)
     denoiser.config = checkpoint.config
-    device = choose_device(device)
-    return denoiser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    return denoiser.to(choose_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:
-    """The file that a name in `PRETRAINED`, the folder of a run or a path stand for."""
+    """The file that a name in `PRETRAINED`, the folder of a run or a path stand for.
+
+    Of a run, that of the averaged weights alone where it is as new as the checkpoint: no older, after as many images.
+    """
     if name_or_path in PRETRAINED:
         path = data_folder() / "pretrained" / f"{name_or_path}.safetensors"
         if not path.is_file():
             raise LessonError(
                 f"The pretrained model {name_or_path!r} is not at {path}. Set EDM_LESSON_DATA to the folder that holds "
-                f"pretrained/, leave it unset, or train the model: "
-                f"edm-lesson train --config {name_or_path} --out runs/{name_or_path}"
+                f"pretrained/, or train: edm-lesson train --config {name_or_path} --out runs/{name_or_path}"
             )
         return path
     path = Path(name_or_path).expanduser()
     if not path.is_dir():
         return path
     whole, alone = path / "checkpoint.safetensors", path / "denoiser.safetensors"
-    return alone if _same_weights(alone, whole) else whole
+    new = alone.is_file() and whole.is_file() and alone.stat().st_mtime >= whole.stat().st_mtime
+    return alone if new and _images_seen(alone) == _images_seen(whole) else whole
 
 
-def _same_weights(alone, whole):
-    """Whether the file `alone` holds the model of the checkpoint `whole`: after as many images, and no older."""
+def _images_seen(path):
     try:
-        with _open(alone) as (_, ours), _open(whole) as (_, theirs):
-            seen = [json.loads(metadata["edm_lesson"])["state"]["images_seen"] for metadata in (ours, theirs)]
-            return seen[0] == seen[1] and alone.stat().st_mtime >= whole.stat().st_mtime
-    except (LessonError, LookupError, TypeError):  # missing or damaged: what is wrong is said when it is loaded
-        return False
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()["edm_lesson"])["state"]["images_seen"]
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
+        return None  # damaged, as is said when it is loaded
 
 
 def _digest(header, tensors):

@@ -103,13 +103,13 @@ def test_tensors_without_a_configuration_are_kept_as_strictly(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"0.99", b"1.00"))
     with pytest.raises(LessonError, match="is damaged or was changed"):
         load_tensors(path)
-    with pytest.raises(LessonError, match=r"There is no file .*nowhere"):
+    with pytest.raises(LessonError, match=r"nowhere\.safetensors is no checkpoint.*No such file"):
         load_tensors(tmp_path / "nowhere.safetensors")
 
 
 def test_the_file_before_is_kept_and_offered_only_where_it_is_whole(saved):
     path, _ = saved
-    save_checkpoint(path, load_config("smoke"), {"a": torch.zeros(1)}, previous_path(path), images_seen=9)
+    save_checkpoint(path, load_config("smoke"), {"a": torch.zeros(1)}, keep_previous=True, images_seen=9)
     assert load_checkpoint(path).state == {"images_seen": 9}
     assert load_checkpoint(previous_path(path)).state == {"images_seen": 7}
     assert {file.name for file in path.parent.iterdir()} == {"model.safetensors", "model.previous.safetensors"}

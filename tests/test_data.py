@@ -86,11 +86,10 @@ PIXELS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
     [
         ({"pixels": PIXELS.float()}, r"pixels is torch\.float32 \(4, 3, 8, 8\)"),
         ({"pixels": PIXELS[0]}, r"pixels is torch\.uint8 \(3, 8, 8\)"),
-        ({"pixels": PIXELS[:0], "labels": torch.zeros(0)}, r"pixels is torch\.uint8 \(0, 3, 8, 8\).*N at least 1"),
-        ({"pixels": PIXELS.numpy()}, "pixels is ndarray"),
-        ({"labels": torch.zeros(3)}, r"labels is torch\.float32 \(3,\); for 4 images"),
+        ({"pixels": PIXELS[:0], "labels": torch.zeros(0)}, r"pixels is torch\.uint8 \(0, 3, 8, 8\).*each at least 1"),
+        ({"pixels": PIXELS.numpy()}, r"pixels is uint8 \(4, 3, 8, 8\); it must be torch\.uint8"),
+        ({"labels": torch.zeros(3)}, r"labels is torch\.float32 \(3,\); it must be numbers \(4,\)"),
         ({"labels": torch.zeros(4, 1)}, r"labels is torch\.float32 \(4, 1\)"),
-        ({"labels": [0, 1, 2, 3]}, "labels is list"),
         ({"labels": torch.zeros(4, dtype=torch.bool)}, r"labels is torch\.bool"),
         ({"labels": torch.tensor([0, 1, 2.5, 3])}, "labels contains 2.5"),
         ({"labels": torch.tensor([0, 1, -1, 3])}, "labels contains -1"),
@@ -165,7 +164,9 @@ def test_a_cache_that_can_not_be_written_says_how_to_choose_another(places, monk
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("EDM_LESSON_CACHE", str(tmp_path / "file"))
     for name in ("fashion_mnist", "cifar10"):
-        with pytest.raises(LessonError, match=r"Can't use the cache .*set EDM_LESSON_CACHE"):
+        with pytest.raises(
+            LessonError, match=r"(?s)could not be downloaded .*file.*set EDM_LESSON_CACHE to a folder with space"
+        ):
             load_images(name)
 
 
@@ -237,9 +238,9 @@ def test_a_transparent_grey_of_sixteen_bits_is_black(tmp_path):
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        (np.float32([[0, 0.5]]), "floating-point numbers"),
-        (np.int32([[0, 65536]]), "numbers from 0 to 65536"),
-        (np.int32([[-1, 5]]), "numbers from -1 to 5"),
+        (np.float32([[0, 0.5]]), "float32 from 0.0 to 0.5"),
+        (np.int32([[0, 65536]]), "int32 from 0 to 65536"),
+        (np.int32([[-1, 5]]), "int32 from -1 to 5"),
     ],
 )
 def test_pictures_without_a_known_white_are_refused(numbers, message, tmp_path):
@@ -357,8 +358,8 @@ def test_an_npz_file_of_another_size_is_refused_and_not_padded(height, width, tm
         ({"name": "mnist", "split": "dev"}, "split is 'dev'"),
         ({"name": "mnist", "img_resolution": 20}, "img_resolution is 20; it must be a whole number, 28 or more"),
         ({"name": ".", "img_resolution": 0}, "img_resolution is 0; it must be a whole number, 1 or more"),
-        ({"name": "mnist", "img_channels": 3}, "mnist has 1 channel"),
-        ({"name": "mnist", "img_channels": 2}, "img_channels is 2; it must be 1 or 3"),
+        ({"name": "mnist", "img_channels": 3}, r"mnist has 1 channel\(s\), and img_channels is 3"),
+        ({"name": "mnist", "img_channels": 2}, r"mnist has 1 channel\(s\), and img_channels is 2"),
         ({"name": "mnist", "device": "toaster"}, "device is 'toaster'"),
     ],
 )

@@ -22,13 +22,12 @@ class Images:
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
-        if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 4 or not len(pixels):
-            raise ValueError(f"pixels is {_found(pixels)}; it must be a uint8 tensor (N, C, H, W) with N at least 1.")
-        count = len(pixels)
-        if not isinstance(labels, Tensor) or labels.dtype not in INTEGERS + FLOATS or tuple(labels.shape) != (count,):
-            raise ValueError(
-                f"labels is {_found(labels)}; for {count} images it must be a tensor ({count},) of numbers."
-            )
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or not pixels.numel():
+            found = f"{pixels.dtype} {tuple(pixels.shape)}"
+            raise ValueError(f"pixels is {found}; it must be torch.uint8 (N, C, H, W), each at least 1.")
+        if labels.dtype not in INTEGERS + FLOATS or labels.shape != pixels.shape[:1]:
+            found = f"{labels.dtype} {tuple(labels.shape)}"
+            raise ValueError(f"labels is {found}; it must be numbers ({len(pixels)},), one for each image.")
         if readable(labels) and len(wrong := labels[(labels < 0) | (labels != labels.floor())]):
             raise ValueError(f"labels contains {wrong[0].item()}; labels must be whole numbers, 0 or more.")
 
@@ -57,8 +56,7 @@ class Images:
         return (shares @ shades).float().reshape(-1, 1, 1).to(self.pixels.device)
 
     def statistics(self, center: bool = False) -> dict[str, float]:
-        """Mean, standard deviation and root mean square of the pixels in [-1, 1]; with `center`, once the mean of its
-        channel is taken off each."""
+        """Mean, standard deviation and RMS of the pixels in [-1, 1], with `center` less the mean of their channel."""
         shares, shades = self._shares()
         values = shades - (shares @ shades)[:, None] * center
         mean = (shares * values).sum(dim=1).mean().item()
@@ -71,11 +69,6 @@ class Images:
         return counts.cpu().double() / counts[0].sum().item(), normalize(torch.arange(256)).double()
 
 
-def _found(value):
-    """What `value` is, for messages: dtype and shape of a tensor, else its type."""
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
 def normalize(pixels: Tensor) -> Tensor:
     """uint8 pixels to float32 in [-1, 1], of the same shape; the inverse of `to_uint8`."""
     return pixels.float() / 127.5 - 1
@@ -86,13 +79,12 @@ def to_uint8(x: Tensor) -> Tensor:
     return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def save_grid(pixels: Tensor, path: str | Path, columns: int = 8, scale: int = 3) -> None:
-    """Write uint8 images (N, C, H, W) to the PNG `path`, in rows of `columns`, each pixel `scale` pixels wide."""
+def save_grid(pixels: Tensor, path: str | Path) -> None:
+    """Write uint8 images (N, C, H, W) to the PNG `path`, in rows of eight, each pixel three pixels wide."""
     from torchvision.transforms.functional import to_pil_image  # takes a second, so only where it is needed
     from torchvision.utils import make_grid
 
-    grid = make_grid(pixels, nrow=columns, padding=1, pad_value=0)
-    to_pil_image(grid.repeat_interleave(scale, 1).repeat_interleave(scale, 2)).save(path)
+    to_pil_image(make_grid(pixels, padding=1).repeat_interleave(3, 1).repeat_interleave(3, 2)).save(path)
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:
@@ -101,6 +93,4 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     try:
         return torch.empty(0, device=device or best).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"device is {str(device)!r}, which can't be used here; this machine's best is {best!r}."
-        ) from error
+        raise ValueError(f"device is {str(device)!r}, which can't be used here; the best is {best!r}.") from error

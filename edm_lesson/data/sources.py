@@ -64,8 +64,6 @@ def load_images(
     img_channels : 1 or 3; pictures of a folder are converted. Default: as they are (folders: 3).
     """
     check_choice("split", split, ("train", "test"))
-    if img_channels not in (None, 1, 3):
-        raise ValueError(f"img_channels is {img_channels!r}; it must be 1 or 3.")
     if img_resolution is not None:
         check_count("img_resolution", img_resolution)
     if name in ("mnist", "fashion_mnist"):
@@ -73,12 +71,12 @@ def load_images(
     elif name == "cifar10":
         images = _load_cifar10(split)
     elif Path(name).expanduser().is_dir():
-        images = _load_folder(Path(name).expanduser(), img_resolution, img_channels or 3)
+        images = _load_folder(Path(name).expanduser(), img_resolution, "L" if img_channels == 1 else "RGB")
     elif str(name).endswith(".npz"):
         images = _load_npz(Path(name).expanduser(), img_resolution)
     else:
         raise ValueError(
-            f"There is no data set {str(name)!r}: give mnist, fashion_mnist, cifar10, a folder or an .npz file."
+            f"There is no data set {str(name)!r}: give mnist, fashion_mnist, cifar10, a folder or .npz file."
         )
     if img_channels not in (None, images.pixels.shape[1]):
         raise ValueError(f"{name} has {images.pixels.shape[1]} channel(s), and img_channels is {img_channels}.")
@@ -129,16 +127,12 @@ def _download(name, dataset, train, address, place):
     """A data set of torchvision's, downloaded into the cache where it is not there yet; torchvision checks the MD5s."""
     try:
         place.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LessonError(
-            f"Can't use the cache ({error}): set EDM_LESSON_CACHE to a folder with space that you can write to."
-        ) from error
-    try:
         return dataset(cache_folder(), train=train, download=True)
-    except (OSError, RuntimeError) as error:  # no network, a proxy, a damaged download, a full disk
+    except (OSError, RuntimeError) as error:  # no network, a proxy, a damaged download, a full disk, no such folder
         raise LessonError(
             f"{name} is not on this machine and could not be downloaded ({str(error).strip()}). Fetch it by hand from "
-            f"{address} and put the archive(s), as they are, into {place}; or set EDM_LESSON_CACHE to another folder."
+            f"{address} and put the archive(s), as they are, into {place}; or set EDM_LESSON_CACHE to a folder with "
+            "space that you can write to."
         ) from error
 
 
@@ -148,12 +142,12 @@ def _read_picture(path, mode):
 
     with Image.open(path) as picture:
         picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "F":
-        raise ValueError("it holds floating-point numbers, which don't say what is white: save it with 8 or 16 bits")
-    if picture.mode.startswith("I"):
+    if picture.mode.startswith(("I", "F")):
         values = np.array(picture)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"it holds numbers from {values.min()} to {values.max()}: save it with 8 or 16 bits")
+        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:  # which don't say what is white
+            raise ValueError(
+                f"it holds {values.dtype} from {values.min()} to {values.max()}: save it with 8 or 16 bits"
+            )
         if "transparency" in picture.info:
             values[values == picture.info["transparency"]] = 0
         picture = Image.fromarray((values / 257).round().astype(np.uint8))
@@ -163,62 +157,49 @@ def _read_picture(path, mode):
     return picture.convert(mode)
 
 
-def _load_folder(folder, img_resolution, img_channels):
-    """Pictures as (N, C, H, W), scaled so that the shorter side fits and cropped to the centre."""
+def _load_folder(folder, img_resolution, mode):
+    """Pictures as (N, C, H, W), scaled so that the shorter side fits and cropped to the center."""
     from PIL import Image, ImageOps
+    from torchvision.transforms.functional import pil_to_tensor
 
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
+        raise LessonError(f"There is no picture in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}.")
+    subfolders = [path.relative_to(folder).parts[:-1][:1] for path in files]  # () for a picture that lies in none
+    classes = sorted(set(subfolders))
+    if len(classes) > 1 and not classes[0]:
         raise LessonError(
-            f"There is no picture in {folder}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}, in subfolders too."
+            f"{files[subfolders.index(())]} lies beside subfolders with pictures ({classes[1][0]}, …), which are the "
+            "classes: move it into a subfolder, or remove the subfolders."
         )
-    loose = [path for path in files if path.parent == folder]
-    classes = sorted({path.relative_to(folder).parts[0] for path in files if path.parent != folder})
-    if loose and classes:
-        raise LessonError(
-            f"{loose[0]} lies beside subfolders with pictures ({classes[0]}, …), which are the classes: move it into a "
-            "subfolder, or remove the subfolders."
-        )
-    pixels, labels = [], []
+    pixels = []
     for path in files:
         try:
-            picture = _read_picture(path, "L" if img_channels == 1 else "RGB")
+            picture = _read_picture(path, mode)
             if img_resolution:
                 picture = ImageOps.fit(picture, (img_resolution, img_resolution), Image.Resampling.LANCZOS)
         except Exception as error:  # every format has errors of its own
-            raise LessonError(
-                f"{path} can't be read as a picture ({error}). Repair it or take it out of the folder."
-            ) from error
-        if pixels and picture.size != pixels[0].shape[1::-1]:
-            raise ValueError(
-                f"{path} is {picture.size[0]}×{picture.size[1]}, {files[0]} is another size: give img_resolution."
-            )
-        pixels.append(np.asarray(picture).reshape(picture.size[1], picture.size[0], img_channels))
-        labels.append(classes.index(path.relative_to(folder).parts[0]) if classes else 0)
-    return Images(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels))
+            raise LessonError(f"{path} can't be read as a picture ({error}). Repair or remove it.") from error
+        pixels.append(pil_to_tensor(picture))
+        if pixels[-1].shape != pixels[0].shape:
+            width, height = picture.size
+            raise ValueError(f"{path} is {width}×{height}, {files[0]} is another size: give img_resolution.")
+    return Images(torch.stack(pixels), torch.tensor([classes.index(subfolder) for subfolder in subfolders]))
 
 
 def _load_npz(path, img_resolution):
-    """The `images` of an .npz file, `img_resolution` wide and high where that is given, and its `labels`, or zeros."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            images, labels = archive["images"], archive.get("labels")
-    except Exception as error:  # NumPy's, or those of the archive in it
-        raise LessonError(f"{path} can't be read as an .npz file with an array `images` ({error}).") from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not images.size:
+            pixels = torch.from_numpy(archive["images"])
+            labels = archive.get("labels", np.zeros(len(pixels), int)).astype(np.int64, casting="same_kind")
+        images = Images(pixels, torch.from_numpy(labels))
+    except Exception as error:  # NumPy's, those of the archive in it, and what is no data set
         raise LessonError(
-            f"images in {path} is {images.dtype} {images.shape}; it must be uint8 (N, 1 or 3, height, width)."
-        )
-    height, width = images.shape[2:]
+            f"{path} can't be read as an .npz file with `images` and maybe `labels` ({error})."
+        ) from error
+    height, width = pixels.shape[2:]
     if img_resolution and (width, height) != (img_resolution, img_resolution):
         raise LessonError(
-            f"images in {path} are {width}×{height}, and img_resolution is {img_resolution}: an .npz file is taken as "
-            f"it is, so give the size that it has, or make its images {img_resolution}×{img_resolution}."
+            f"images in {path} are {width}×{height}, and img_resolution is {img_resolution}: give the size they have."
         )
-    labels = np.zeros(len(images), int) if labels is None else labels
-    if labels.dtype.kind not in "iu" or labels.shape != (len(images),) or labels.astype(np.int64).min() < 0:
-        raise LessonError(
-            f"labels in {path} is {labels.dtype} {labels.shape}; it must be a whole number, 0 or more, for each of "
-            f"the {len(images)} images."
-        )
-    return Images(torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64)))
+    return images

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
-from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, previous_path, restore_optimizer, save_checkpoint
+from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from edm_lesson.checks import check_number
 from edm_lesson.config import Config, config_to_dict
 from edm_lesson.data import Images, choose_device, load_images
@@ -212,7 +212,7 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
             }
             path, tensors = self.run.checkpoint, tensors | optimizer_tensors(self.optimizer)
-            save_checkpoint(path, self.config, tensors, previous_path(path), **state)
+            save_checkpoint(path, self.config, tensors, keep_previous=True, **state)
         self.saved = self.images_seen
 
     def save_denoiser(self, path: str | Path) -> None:
