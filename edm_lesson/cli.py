@@ -38,19 +38,12 @@ def main() -> None:
         sys.exit(f"edm-lesson: {error}")
 
 
-def print_version(wanted: bool) -> None:
-    """What `--version` does."""
-    if wanted:
+@app.callback(invoke_without_command=True)
+def options(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    """What stands before a command."""
+    if version:
         print(f"edm-lesson {__version__}")
         raise typer.Exit
-
-
-VERSION = typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and stop.")
-
-
-@app.callback()
-def options(version: Annotated[bool, VERSION] = False) -> None:
-    """What stands before a command."""
 
 
 @app.command()
@@ -147,9 +140,7 @@ def sample(
     num_samples: Annotated[int, typer.Option(help="How many images.")] = 64,
     num_steps: Annotated[int, typer.Option(help="Steps: N of edm ask the network 2N − 1 times.")] = 18,
     seed: Annotated[int, typer.Option(help="Image number i comes from seed + i.")] = 0,
-    labels: Annotated[
-        str | None, typer.Option(help="Classes to draw in turn, such as 0-9 or 3,1,4; default: all.")
-    ] = None,
+    labels: Annotated[str | None, typer.Option(help="Classes to draw in turn: 0-9 or 3,1,4; default: all.")] = None,
     sampler: Annotated[str | None, SAMPLER] = None,
     sigma_min: Annotated[float | None, typer.Option(help="Lowest noise level but 0; default for edm: 0.002.")] = None,
     sigma_max: Annotated[float | None, typer.Option(help="Highest noise level; default for edm: 80.")] = None,
@@ -169,7 +160,7 @@ def sample(
     """
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.checks import check_choice
-    from edm_lesson.data import normalize, save_grid, to_uint8
+    from edm_lesson.data import save_grid, to_uint8
     from edm_lesson.designs import DESIGNS
     from edm_lesson.samplers import sample_images
 
@@ -182,18 +173,16 @@ def sample(
     check_choice("--sampler", column, DESIGNS)
     if rho is not None and column != "edm":
         raise ValueError(f"--rho is {rho}, but the noise levels of {column} have none; leave it out, or take edm.")
-    classes = list(range(denoiser.label_dim)) or None
-    if labels is not None:
-        classes = parse_labels(labels)
+    classes = parse_labels(labels) if labels else range(denoiser.label_dim)
     frames, names = [], []
 
     def keep(step, sigma, x, denoised):
         if step % 2 == 0:
-            frames.append(to_uint8(x / max(1.0, sigma)))
+            frames.append(x / max(1.0, sigma))
             names.append(f"σ = {sigma:.2g}")
 
     samples = sample_images(
-        denoiser, num_samples, seed=seed, classes=classes, batch_size=batch_size, progress=True,
+        denoiser, num_samples, seed=seed, classes=classes or None, batch_size=batch_size, progress=True,
         sampler=DESIGNS[column].sample, num_steps=num_steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho,
         S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise, callback=keep if film else None,
     )  # fmt: skip
@@ -202,7 +191,7 @@ def sample(
     if film:
         from edm_lesson.plots import strip
 
-        strip([normalize(frame) for frame in [*frames, pixels]], [*names, "σ = 0"]).savefig(out)
+        strip([*frames, samples], [*names, "σ = 0"]).savefig(out)
     elif out.suffix == ".npz":
         import numpy as np
 
@@ -327,18 +316,15 @@ def split(text: str) -> list[str]:
 
 def numbers(option: str, text: str, kind: type = float) -> list:
     """The numbers typed after `option`, such as 7 or 4,8,18."""
-    found = []
-    for part in split(text):
-        try:
-            found.append(kind(part))
-        except ValueError:
-            whole = "whole " if kind is int else ""
-            raise ValueError(f"{option} is {part!r}; write {whole}numbers, such as 7 or 4,8,18.") from None
-    return found
+    try:
+        return [kind(part) for part in split(text)]
+    except ValueError:
+        whole = "whole " if kind is int else ""
+        raise ValueError(f"{option} is {text!r}; write {whole}numbers, such as 7 or 4,8,18.") from None
 
 
 def parse_labels(text: str) -> list[int]:
-    """The classes in a text such as "3,1,4" or "0-9", as integers; `ValueError` for anything else."""
+    """The classes in a text such as "3,1,4" or "0-9"."""
     classes: list[int] = []
     for part in split(text):
         first, _, last = part.partition("-")
@@ -351,17 +337,13 @@ def parse_labels(text: str) -> list[int]:
 @app.command()
 def course(
     only: Annotated[str | None, typer.Option(help="Numbers of notebooks, such as 00,02; default: all.")] = None,
-    setting: Annotated[
-        Literal["seconds", "minutes", "full"], typer.Option(help="How long to train, in the notebooks that do.")
-    ] = "seconds",
+    setting: Annotated[Literal["seconds", "minutes", "full"], typer.Option(help="How long to train.")] = "seconds",
     parameter: Annotated[
         list[str] | None, typer.Option("-p", metavar="NAME=VALUE", help="Set a parameter. May be repeated.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the executed copies.")] = Path("runs/course"),
     store: Annotated[bool, typer.Option("--store", help="Execute the notebooks and store them in place.")] = False,
-    colab: Annotated[
-        bool, typer.Option("--colab", help="Only write Colab's link and set-up cell into the notebooks.")
-    ] = False,
+    colab: Annotated[bool, typer.Option("--colab", help="Only write Colab's link and set-up cell.")] = False,
 ) -> None:
     """Run the notebooks from top to bottom and say how long each took.
 
@@ -369,23 +351,21 @@ def course(
     """
     from edm_lesson.course import refresh_notebooks, run_course, store_notebooks
 
-    given = [text.partition("=") for text in parameter or []]
-    if unclear := [name for name, equals, _ in given if not equals]:
+    parameter = parameter or []
+    if unclear := [text for text in parameter if "=" not in text]:
         raise ValueError(f"-p is {unclear[0]!r}; write NAME=VALUE, as in train_images=3200.")
     if colab:
         refresh_notebooks(only)
     elif store:
         store_notebooks(only)
     else:
-        run_course(only, out, {name: value for name, _, value in given}, setting)
+        run_course(only, out, dict(text.split("=", 1) for text in parameter), setting)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     context: typer.Context,
-    folder: Annotated[Path, typer.Option(help="Where your copies of the notebooks live; never overwritten.")] = Path(
-        "lab"
-    ),
+    folder: Annotated[Path, typer.Option(help="Where your copies live; never overwritten.")] = Path("lab"),
 ) -> None:
     """Open JupyterLab on your own copies of the notebooks; further options are handed to JupyterLab.
 

@@ -286,7 +286,7 @@ def test_the_course_s_model_and_a_run_of_its_name_keep_their_own_rows(run, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--num-steps", "4,many"], "--num-steps is 'many'"),
+        (["--num-steps", "4,many"], "--num-steps is '4,many'; write whole numbers"),
         (["--num-samples", "1"], "num_samples is 1"),
         (["--seeds", "0"], "seeds is 0"),
         (["--sampler", "ddim"], "sampler is 'ddim'"),
