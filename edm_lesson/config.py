@@ -19,7 +19,6 @@ from edm_lesson.checks import check_choice, check_count, check_number
 from edm_lesson.designs import DESIGNS, NETWORKS
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
-PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class TrainingConfig:
         check_number("training.learning_rate", self.learning_rate, above=0)
         check_number("training.ema_rampup", self.ema_rampup, above=0)
         check_number("training.clip_norm", self.clip_norm, above=0, infinite=True)
-        check_choice("training.precision", self.precision, PRECISIONS)
+        check_choice("training.precision", self.precision, ("auto", "float32", "bf16", "fp16"))
 
 
 @dataclass(frozen=True)
@@ -136,10 +135,8 @@ class Config:
     def __post_init__(self) -> None:
         check_number("sigma_data", self.sigma_data, at_least=1e-6, at_most=1e6)
         if self.design.loss != "edm" and self.loss != LossConfig():
-            raise ValueError(
-                f"loss.P_mean is {self.loss.P_mean} and loss.P_std {self.loss.P_std}; only EDM's loss has them, and "
-                f"design.loss is {self.design.loss}: leave them out."
-            )
+            found = f"loss.P_mean is {self.loss.P_mean} and loss.P_std {self.loss.P_std}; only EDM's loss has them"
+            raise ValueError(f"{found}, and design.loss is {self.design.loss}: leave them out.")
 
 
 def config_names() -> list[str]:
@@ -150,24 +147,20 @@ def config_names() -> list[str]:
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of that name (`config_names()`) or in that YAML file.
 
-    `overrides` such as "training.batch_size=32" change single settings. A file that is missing or no YAML, an unknown
-    key or name and a value of the wrong type are told in a `LessonError`, with the nearest name that there is.
+    `overrides` such as "training.batch_size=32" change single settings. What is wrong there is told with its key.
     """
-    path = CONFIG_FOLDER / f"{name_or_path}.yaml"
-    if str(name_or_path) not in config_names():
-        path = Path(name_or_path).expanduser()
-        if not path.is_file():
-            raise LessonError(
-                f"There is no configuration {str(name_or_path)!r}{_nearest(str(name_or_path), config_names())}; "
-                f"there are {', '.join(config_names())}, or give a file."
-            )
+    name, names = str(name_or_path), config_names()
+    path = CONFIG_FOLDER / f"{name}.yaml" if name in names else Path(name).expanduser()
+    if not path.is_file():
+        offer = f"{_nearest(name, names)}; there are {', '.join(names)}, or give a file."
+        raise LessonError(f"There is no configuration {name!r}{offer}")
     if wrong := [text for text in overrides if "=" not in text]:
         raise LessonError(f"{wrong[0]!r} is no setting; write it as section.key=value, such as training.batch_size=32.")
     try:  # a key given twice, code, and what would unfold without end are refused there
         trees = [OmegaConf.to_container(tree) for tree in (OmegaConf.load(path), OmegaConf.from_dotlist([*overrides]))]
     except Exception as error:  # YAMLError, and whatever else a YAML reader stumbles over
         raise LessonError(f"{' '.join([str(path), *overrides])} is not valid YAML: {error}") from error
-    return config_from_dict(*trees, source=str(name_or_path))
+    return config_from_dict(*trees, source=name)
 
 
 def config_from_dict(*trees: Any, source: str = "configuration") -> Config:

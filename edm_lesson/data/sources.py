@@ -27,8 +27,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 
 def data_folder() -> Path:
-    """The folder of what travels with the course: `EDM_LESSON_DATA`, or `data/` of the repository, or, where the
-    package is installed, `edm_lesson/shipped`."""
+    """What travels with the course: `EDM_LESSON_DATA`, `data/` of the repository, or `shipped/` of the package."""
     package = Path(__file__).resolve().parents[1]
     in_repository = (package.parent / "data" / "MNIST").is_dir()
     default = package.parent / "data" if in_repository else package / "shipped"
@@ -37,8 +36,8 @@ def data_folder() -> Path:
 
 def cache_folder() -> Path:
     """The folder for downloads: `EDM_LESSON_CACHE`, or `~/.cache/edm_lesson`."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("EDM_LESSON_CACHE") or f"{base}/edm_lesson").expanduser()
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "edm_lesson")
+    return Path(os.environ.get("EDM_LESSON_CACHE") or default).expanduser()
 
 
 def load_images(
@@ -66,18 +65,17 @@ def load_images(
     check_choice("split", split, ("train", "test"))
     if img_resolution is not None:
         check_count("img_resolution", img_resolution)
-    if name in ("mnist", "fashion_mnist"):
-        images = _load_mnist(name, split)
-    elif name == "cifar10":
-        images = _load_cifar10(split)
+    shipped = data_folder() / "MNIST" / "raw"
+    if name == "mnist" and all((shipped / file).is_file() for file in MNIST_ARCHIVES):
+        images = _load_mnist(shipped, split)
+    elif name in ("mnist", "fashion_mnist", "cifar10"):
+        images = _download(name, split)
     elif Path(name).expanduser().is_dir():
         images = _load_folder(Path(name).expanduser(), img_resolution, "L" if img_channels == 1 else "RGB")
     elif str(name).endswith(".npz"):
         images = _load_npz(Path(name).expanduser(), img_resolution)
     else:
-        raise ValueError(
-            f"There is no data set {str(name)!r}: give mnist, fashion_mnist, cifar10, a folder or .npz file."
-        )
+        raise ValueError(f"There is no data set '{name}': give mnist, fashion_mnist, cifar10, a folder or .npz file.")
     if img_channels not in (None, images.pixels.shape[1]):
         raise ValueError(f"{name} has {images.pixels.shape[1]} channel(s), and img_channels is {img_channels}.")
     if img_resolution is not None:
@@ -85,55 +83,42 @@ def load_images(
     return images.to(choose_device(device))
 
 
-def _load_mnist(name, split):
-    """MNIST or Fashion-MNIST out of their archives, which are read in memory: nothing is extracted."""
-    folder, digests = data_folder() / "MNIST" / "raw", MNIST_ARCHIVES
-    if name == "fashion_mnist" or not all((folder / file).is_file() for file in digests):
-        from torchvision import datasets
-
-        dataset = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
-        folder, digests = cache_folder() / dataset.__name__ / "raw", digests if name == "mnist" else dataset.resources
-        if not all((folder / file).is_file() for file in dict(digests)):
-            _download(name, dataset, split == "train", dataset.mirrors[0], folder)
-    part = "train" if split == "train" else "t10k"
-    pixels, labels = [
-        _read_archive(folder / f"{part}-{file}-ubyte.gz", dict(digests), header)
-        for file, header in {"images-idx3": 16, "labels-idx1": 8}.items()
-    ]
-    return Images(pixels.reshape(-1, 1, 28, 28), labels.long())
+def _load_mnist(folder, split):
+    """MNIST out of the archives in `folder`, which are read in memory: nothing is extracted."""
+    parts = []
+    for archive, header in {"images-idx3": 16, "labels-idx1": 8}.items():
+        path = folder / f"{'train' if split == 'train' else 't10k'}-{archive}-ubyte.gz"
+        packed, expected = path.read_bytes(), MNIST_ARCHIVES[path.name]
+        found = hashlib.sha256(packed).hexdigest()
+        if found != expected:
+            raise LessonError(
+                f"{path} is damaged or was changed: its digest is {found}, expected {expected}. Restore the file (in a "
+                "checkout: git checkout -- data), or delete it and fetch it again."
+            )
+        parts.append(torch.frombuffer(bytearray(gzip.decompress(packed)), dtype=torch.uint8, offset=header))
+    return Images(parts[0].reshape(-1, 1, 28, 28), parts[1].long())
 
 
-def _read_archive(archive, digests, header):
-    """The bytes in an archive of the MNIST family, behind its `header` of so many bytes, as a uint8 tensor."""
-    packed, expected = archive.read_bytes(), digests[archive.name]
-    algorithm = "sha256" if len(expected) == 64 else "md5"  # the latter for Fashion-MNIST
-    found = hashlib.new(algorithm, packed, usedforsecurity=False).hexdigest()
-    if found != expected:
-        raise LessonError(
-            f"{archive} is damaged or was changed: its digest is {found}, expected {expected}. Restore the file (in a "
-            "checkout: git checkout -- data), or delete it and fetch it again."
-        )
-    return torch.frombuffer(bytearray(gzip.decompress(packed)), dtype=torch.uint8, offset=header)
-
-
-def _load_cifar10(split):
+def _download(name, split):
+    """A data set of torchvision's, downloaded into the cache where it is not there yet; torchvision checks the MD5s."""
     from torchvision import datasets
 
-    dataset = _download("cifar10", datasets.CIFAR10, split == "train", datasets.CIFAR10.url, cache_folder())
-    return Images(torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(dataset.targets))
-
-
-def _download(name, dataset, train, address, place):
-    """A data set of torchvision's, downloaded into the cache where it is not there yet; torchvision checks the MD5s."""
+    kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[name]
+    address, place = datasets.CIFAR10.url, cache_folder()
+    if name != "cifar10":
+        address, place = kind.mirrors[0], place / kind.__name__ / "raw"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        return dataset(cache_folder(), train=train, download=True)
-    except (OSError, RuntimeError) as error:  # no network, a proxy, a damaged download, a full disk, no such folder
+        dataset = kind(cache_folder(), train=split == "train", download=True)
+    except Exception as error:  # no network, a proxy, a damaged download, a full disk, no such folder
         raise LessonError(
             f"{name} is not on this machine and could not be downloaded ({str(error).strip()}). Fetch it by hand from "
             f"{address} and put the archive(s), as they are, into {place}; or set EDM_LESSON_CACHE to a folder with "
             "space that you can write to."
         ) from error
+    pixels = torch.as_tensor(dataset.data)  # (N, H, W) or (N, H, W, 3)
+    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.as_tensor(dataset.targets))
 
 
 def _read_picture(path, mode):
