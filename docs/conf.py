@@ -46,6 +46,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
 autosummary_generate = True
+autosummary_context = {"folders": [f"edm_lesson.{path.parent.name}" for path in ROOT.glob("edm_lesson/*/__init__.py")]}
 add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
@@ -95,7 +96,8 @@ def as_text(app, what, name, obj, options, lines):
 
 
 def shorten(app, what, name, obj, options, signature, result):
-    """Write `Tensor` for `torch.Tensor`."""
+    """Write `Tensor` for `torch.Tensor`, and nothing of what a stand-in would take."""
+    signature = "" if signature == "(*args: Any, **kwargs: Any)" else signature
     return tuple(text and text.replace("torch.Tensor", "Tensor") for text in (signature, result))
 
 
@@ -112,7 +114,11 @@ def describe_pictures(render_image):
 
 
 def make_stand_ins_patient():
-    """Stand-ins for torch and others also let `Tensor | None`, decorators and what is computed on import pass."""
+    """Stand-ins for torch and others also let `Tensor | None`, decorators and what is computed on import pass.
+
+    Classes made from them take what their `__init__` takes.
+    """
+    del _MockObject.__new__
     _MockObject.__or__ = _MockObject.__ror__ = lambda self, other: Union[self, other]  # noqa: UP007
     _MockObject.__call__ = lambda self, *args, **settings: args[0] if args and inspect.isfunction(args[0]) else self
     _MockObject.__instancecheck__ = lambda self, value: False

@@ -133,3 +133,10 @@ def test_the_search_finds_the_course_and_the_api(open_page, words, expected):
     page.wait_for_function("/found/i.test(document.querySelector('.search-summary').innerText)")
     links = page.evaluate("[...document.querySelectorAll('#search-results li a')].map(link => link.href)")
     assert any(re.search(expected, link) for link in links), links
+
+
+def test_the_api_says_what_functions_and_classes_take_whatever_decorates_them(open_page):
+    page = open_page("api/edm_lesson.samplers.html")
+    assert "latents: Tensor" in page.locator("[id='edm_lesson.samplers.edm_sampler']").inner_text()
+    page = open_page("api/edm_lesson.preconditioning.html")
+    assert "sigma_data: float = 0.5" in page.locator("[id='edm_lesson.preconditioning.EDMPrecond']").inner_text()
