@@ -64,7 +64,7 @@ def train(
     from edm_lesson.checkpoints import load_checkpoint
     from edm_lesson.config import load_config
     from edm_lesson.training.distributed import is_first, join_processes
-    from edm_lesson.training.run import checkpoint_path, go_back
+    from edm_lesson.training.run import checkpoint_path, go_back, refuse_a_run
     from edm_lesson.training.trainer import images_in, images_of, train_in
 
     device, resume, set_ = join_processes(device), resume or previous, set_ or []
@@ -79,6 +79,8 @@ def train(
         raise ValueError("--minutes and training.images both say how long to train; give one of them.")
     if previous:
         go_back(out)
+    if not resume:
+        refuse_a_run(out)  # before anything is loaded
     if data:
         set_ = [*set_, f"data.name={json.dumps(data)}"]
     settings = load_checkpoint(checkpoint_path(out)).config if resume else load_config(config, set_)

@@ -112,8 +112,9 @@ def test_training_is_logged_refuses_to_overwrite_and_resumes(run, tmp_path):
     assert [line["images"] for line in lines] == [160, 320]
 
     before = (out / "checkpoint.safetensors").read_bytes()
-    code, _, error = run("train", *TINY, "--out", out)
+    code, said, error = run("train", *TINY, "--out", out)
     assert "holds a run already" in error
+    assert not said, "the images were loaded first"
     assert (out / "checkpoint.safetensors").read_bytes() == before
     code, _, error = run("train", "--resume", "--device", "cpu", "--out", out)
     assert code == 0, error

@@ -97,11 +97,18 @@ def test_a_run_is_not_overwritten_by_a_trainer_that_did_not_take_it_up(few, tmp_
             path.unlink()
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(
-        LessonError, match=r"holds a run already\. Add --resume \(in Python: resume\(\)\), or choose another"
+        LessonError, match=r"holds a run already\. Add --resume \(in Python: resume\(\)\), or take another"
     ):
         trainer_of(few, tmp_path, "training.seed=1").train(progress=False)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     first.train(until=256, progress=False)  # its own run
+
+
+@pytest.mark.parametrize("line", ['{"images": 1}', '{"images": 1, "loss": "low"}', "3"])
+def test_metrics_without_a_loss_are_called_damaged(tmp_path, line):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"images": 1, "loss": 2.5}}\n{line}\n')
+    with pytest.raises(LessonError, match=r"metrics\.jsonl is damaged \(line 2 lacks .*the loss\)\. Move it away"):
+        read_metrics(tmp_path)
 
 
 def test_the_environment_is_written_and_a_change_is_told(few, tmp_path):

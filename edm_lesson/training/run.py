@@ -46,13 +46,11 @@ class Run:
         are forgotten: they will be written again.
         """
         with locked(self.folder):
-            others = [] if own else [old for old in (self.checkpoint, previous_path(self.checkpoint)) if old.exists()]
-            if others and not overwrite:
-                raise LessonError(
-                    f"{self.folder} holds a run already. Add --resume (in Python: resume()), or choose another folder."
-                )
-            for old in others:
-                old.unlink()
+            if overwrite and not own:
+                for old in (self.checkpoint, previous_path(self.checkpoint)):
+                    old.unlink(missing_ok=True)
+            if not own:
+                refuse_a_run(self.folder)
             write_text(self.folder / "config.yaml", config_to_yaml(config))
             changes = write_environment(self.folder, environment)
             if changes and images_seen:
@@ -79,6 +77,13 @@ class Run:
 def checkpoint_path(folder: str | Path) -> Path:
     """The newest checkpoint of the run in `folder`."""
     return Path(folder) / "checkpoint.safetensors"
+
+
+def refuse_a_run(folder: str | Path) -> None:
+    """Refuse a folder that holds a run already, which would be lost."""
+    path = checkpoint_path(folder)
+    if path.exists() or previous_path(path).exists():
+        raise LessonError(f"{folder} holds a run already. Add --resume (in Python: resume()), or take another folder.")
 
 
 def go_back(folder: str | Path) -> None:
@@ -149,6 +154,10 @@ def read_metrics(folder: str | Path) -> list[dict]:
         )
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        metrics = [json.loads(line) for line in lines if line.endswith("\n")]
+        for number, line in enumerate(metrics, 1):
+            if not isinstance(line, dict) or not all(type(line.get(key)) in (int, float) for key in ("images", "loss")):
+                raise ValueError(f"line {number} lacks the number of images or the loss")
+        return metrics
     except ValueError as error:
         raise LessonError(f"{path} is damaged ({error}). Move it away: the run can go on without it.") from error
