@@ -78,7 +78,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
 
 
-def check_levels(num_steps: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> None:
+def check_levels(sigma_min: float, sigma_max: float, num_steps: int = 2, rho: float = 1.0) -> None:
     """Refuse noise levels that can't be laid out; `sigma_min` may be `sigma_max` where there is only one step."""
     check_count("num_steps", num_steps)
     check_number("sigma_min", sigma_min, at_least=1e-30)
@@ -86,11 +86,6 @@ def check_levels(num_steps: int, sigma_min: float, sigma_max: float, rho: float 
     check_number("rho", rho, at_least=0.1, at_most=1e6)  # within these limits float64 holds all powers
     if sigma_min > sigma_max or (sigma_min == sigma_max and num_steps > 1):
         raise ValueError(f"sigma_min is {sigma_min!r} and sigma_max is {sigma_max!r}; sigma_min must be smaller.")
-
-
-def check_range(sigma_min: float, sigma_max: float) -> None:
-    """Refuse a range of noise levels unless 0 < `sigma_min` < `sigma_max`."""
-    check_levels(2, sigma_min, sigma_max)
 
 
 def check_churn(S_churn: float, S_min: float, S_max: float, S_noise: float) -> None:
@@ -104,18 +99,14 @@ def check_churn(S_churn: float, S_min: float, S_max: float, S_noise: float) -> N
 
 
 def check_images(name: str, x: Any, img_channels: int | None = None, like: Tensor | None = None) -> None:
-    """Refuse anything but a floating-point tensor (B, C, H, W).
-
-    Where they are given, C must be `img_channels`, and (C, H, W) those of the images `like` (N, C, H, W).
-    """
+    """Refuse all but floating-point tensors (B, C, H, W), of `img_channels` channels, and of the size of `like`."""
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
         found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{name} is {found}; it must be a floating-point tensor (batch, channels, height, width).")
     if img_channels is not None and x.shape[1] != img_channels:
         raise ValueError(f"{name} has {x.shape[1]} channels, shape {tuple(x.shape)}; this model takes {img_channels}.")
     if like is not None and x.shape[1:] != like.shape[1:]:
-        wanted = ", ".join(map(str, like.shape[1:]))
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {wanted}).")
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {str(tuple(like.shape[1:]))[1:]}.")
 
 
 def readable(tensor: Tensor) -> bool:
@@ -129,12 +120,11 @@ def check_finite(name: str, tensor: Tensor, values: bool = False) -> None:
         raise ValueError(f"{name} contains NaN or infinite values.")
 
 
-def check_answer(F: Tensor, x: Tensor) -> None:
-    """Refuse a network's answer `F` that is not shaped like `x` (B, C, H, W): it could spread over `x` unnoticed."""
-    if F.shape != x.shape:
-        raise ValueError(
-            f"the network answers {tuple(F.shape)} to x of shape {tuple(x.shape)}; it must answer in the same shape."
-        )
+def check_answer(answer: Tensor, x: Tensor, who: str = "network") -> None:
+    """Refuse an `answer` that is not shaped like `x` (B, C, H, W): it could spread over `x` unnoticed."""
+    if answer.shape != x.shape:
+        found = f"the {who} answers {tuple(answer.shape)} to x of shape {tuple(x.shape)}"
+        raise ValueError(f"{found}; it must answer in the same shape.")
 
 
 def per_image(sigma: Tensor | float, x: Tensor) -> Tensor:
@@ -168,11 +158,8 @@ def one_hot(class_labels: Any, label_dim: int, x: Tensor, values: bool = False) 
     if labels.shape == (batch, label_dim):
         return labels.to(x.device, torch.float32)
     if labels.shape != (batch,) or labels.dtype not in INTEGERS:
-        found, wanted = (
-            f"{labels.dtype} of shape {tuple(labels.shape)}",
-            f"({batch},) or one-hot ({batch}, {label_dim})",
-        )
-        raise ValueError(f"class_labels is {found}; for {batch} images it must be integers {wanted}.")
+        wanted = f"integers ({batch},) or one-hot ({batch}, {label_dim})"
+        raise ValueError(f"class_labels is {labels.dtype} of shape {tuple(labels.shape)}; it must be {wanted}.")
     outside = (labels < 0) | (labels >= label_dim)
     if (values or readable(labels)) and outside.any():
         wrong = labels[outside][0].item()
@@ -188,12 +175,7 @@ def label_rows(augment_labels: Tensor | None, augment_dim: int | None, x: Tensor
     """
     if augment_labels is None or augment_dim is None:
         return augment_labels
-    if not augment_dim:
-        raise ValueError(
-            "augment_labels were given, but this network takes none (augment_dim is 0), so augmentation would leak "
-            "into what it draws; build it with augment_dim, or leave augmentation out."
-        )
-    if augment_labels.shape != (x.shape[0], augment_dim):
-        wanted = f"for {x.shape[0]} images it must be ({x.shape[0]}, {augment_dim})"
-        raise ValueError(f"augment_labels has shape {tuple(augment_labels.shape)}; {wanted}.")
+    if augment_labels.shape != (wanted := (x.shape[0], augment_dim)):
+        found = f"augment_labels has shape {tuple(augment_labels.shape)}, but this network takes {wanted}"
+        raise ValueError(f"{found}; build it with the augmentation's augment_dim, or leave augmentation out.")
     return augment_labels.to(x.device, torch.float32)

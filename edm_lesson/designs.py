@@ -8,22 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from edm_lesson import schedules
 from edm_lesson.augment import AugmentPipe
 from edm_lesson.losses import DenoisingLoss, EDMLoss, IDDPMLoss, VELoss, VPLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import Centered, EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
 from edm_lesson.samplers import Denoiser, clip_range, general_sampler
-from edm_lesson.schedules import (
-    LinearSchedule,
-    VESchedule,
-    VPSchedule,
-    edm_sigmas,
-    iddpm_sigmas,
-    unscaled,
-    ve_sigmas,
-    vp_levels,
-    vp_scale,
-)
+from edm_lesson.schedules import LinearSchedule, VESchedule, VPSchedule, unscaled, vp_scale
 
 if TYPE_CHECKING:
     from edm_lesson.config import Config
@@ -46,18 +37,15 @@ class Design:
     sigma_min: float
     sigma_max: float
 
-    def rows(
-        self, denoiser: Denoiser, num_steps: int = 18, sigma_min: float | None = None, sigma_max: float | None = None,
-        rho: float | None = None,
-    ) -> dict:  # fmt: skip
+    def rows(self, denoiser: Denoiser, num_steps: int = 18, **settings: float) -> dict:
         """What makes `general_sampler` the design's, within the range of noise levels that the denoiser knows.
 
-        None stands for the design's own; only EDM's levels have a `rho`.
+        `settings`: other `sigma_min` and `sigma_max` than the design's own, and what its levels take, such as `rho`.
         """
-        sigma_min = self.sigma_min if sigma_min is None else sigma_min
-        span = clip_range(denoiser, sigma_min, self.sigma_max if sigma_max is None else sigma_max)
+        span = [settings.pop(name, getattr(self, name)) for name in ("sigma_min", "sigma_max")]
+        span = clip_range(denoiser, *span)
         return {
-            "levels": self.levels(num_steps, *span, **({} if rho is None else {"rho": rho})),
+            "levels": self.levels(num_steps, *span, **settings),
             "schedule": self.schedule.from_range(*span),
             "scale": self.scale,
             "solver": self.solver,
@@ -79,10 +67,10 @@ class Design:
 
 VP_RANGE = VPSchedule().sigma(1e-3).item(), VPSchedule().sigma(1).item()  # from epsilon_s to time 1
 DESIGNS = {
-    "vp": Design(VPPrecond, VPLoss, "euler", vp_levels, VPSchedule, vp_scale, *VP_RANGE),
-    "ve": Design(VEPrecond, VELoss, "euler", ve_sigmas, VESchedule, unscaled, 0.02, 100.0),
-    "iddpm": Design(IDDPMPrecond, IDDPMLoss, "euler", iddpm_sigmas, LinearSchedule, unscaled, 0.002, 81.0),
-    "edm": Design(EDMPrecond, EDMLoss, "heun", edm_sigmas, LinearSchedule, unscaled, 0.002, 80.0),
+    "vp": Design(VPPrecond, VPLoss, "euler", schedules.vp_levels, VPSchedule, vp_scale, *VP_RANGE),
+    "ve": Design(VEPrecond, VELoss, "euler", schedules.ve_sigmas, VESchedule, unscaled, 0.02, 100.0),
+    "iddpm": Design(IDDPMPrecond, IDDPMLoss, "euler", schedules.iddpm_sigmas, LinearSchedule, unscaled, 0.002, 81.0),
+    "edm": Design(EDMPrecond, EDMLoss, "heun", schedules.edm_sigmas, LinearSchedule, unscaled, 0.002, 80.0),
 }
 NETWORKS = {"lesson": LessonUNet, "ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
 

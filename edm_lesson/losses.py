@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
+from torch.types import Device
 
-from edm_lesson.checks import check_images, check_number, check_range, checked, fraction, positive
+from edm_lesson.checks import check_images, check_levels, check_number, checked, fraction, positive
 from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
@@ -45,9 +46,7 @@ class EDMLoss(DenoisingLoss):
     def __init__(self, P_mean: float = -1.2, P_std: float = 1.2, sigma_data: float = 0.5):
         self.P_mean, self.P_std, self.sigma_data = P_mean, P_std, sigma_data
 
-    def sample_sigma(
-        self, batch: int, generator: Generator | None = None, device: torch.device | None = None
-    ) -> Tensor:
+    def sample_sigma(self, batch: int, generator: Generator | None = None, device: Device = None) -> Tensor:
         """Noise levels to train `batch` images on, float32 (`batch`,) on `device` (Table 1, EDM)."""
         return (self.P_mean + self.P_std * torch.randn(batch, generator=generator, device=device)).exp()
 
@@ -70,22 +69,18 @@ class VPLoss(InverseSquareLoss):
     def __init__(self, beta_d: float = 19.9, beta_min: float = 0.1, epsilon_t: float = 1e-5):
         self.schedule, self.epsilon_t = VPSchedule(beta_d, beta_min), epsilon_t
 
-    def sample_sigma(
-        self, batch: int, generator: Generator | None = None, device: torch.device | None = None
-    ) -> Tensor:
+    def sample_sigma(self, batch: int, generator: Generator | None = None, device: Device = None) -> Tensor:
         return self.schedule.sigma(1 + (self.epsilon_t - 1) * torch.rand(batch, generator=generator, device=device))
 
 
 class VELoss(InverseSquareLoss):
     """NCSN++'s loss: ln sigma drawn evenly from `sigma_min` to `sigma_max` (Table 1, VE)."""
 
-    @checked(check_range)
+    @checked(check_levels)
     def __init__(self, sigma_min: float = 0.02, sigma_max: float = 100.0):
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
-    def sample_sigma(
-        self, batch: int, generator: Generator | None = None, device: torch.device | None = None
-    ) -> Tensor:
+    def sample_sigma(self, batch: int, generator: Generator | None = None, device: Device = None) -> Tensor:
         ratio = self.sigma_max / self.sigma_min
         return self.sigma_min * ratio ** torch.rand(batch, generator=generator, device=device)
 
@@ -99,8 +94,6 @@ class IDDPMLoss(InverseSquareLoss):
     def __init__(self, C_1: float = 0.001, C_2: float = 0.008, M: int = 1000):
         self.u = iddpm_table(C_1, C_2, M)[:-1].float()
 
-    def sample_sigma(
-        self, batch: int, generator: Generator | None = None, device: torch.device | None = None
-    ) -> Tensor:
+    def sample_sigma(self, batch: int, generator: Generator | None = None, device: Device = None) -> Tensor:
         self.u = self.u.to(device)  # stays there: only the first batch has to wait for it
         return self.u[torch.randint(len(self.u), (batch,), generator=generator, device=device)]

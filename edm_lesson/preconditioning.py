@@ -13,7 +13,7 @@ from edm_lesson.checks import (
     check_answer,
     check_count,
     check_images,
-    check_range,
+    check_levels,
     checked,
     fraction,
     label_rows,
@@ -111,7 +111,7 @@ class VPPrecond(Precond):
 class VEPrecond(Precond):
     """NCSN++'s: the network is asked for minus the noise and sees its input unscaled (Table 1, VE)."""
 
-    @checked(check_range)
+    @checked(check_levels)
     def __init__(self, network: Callable, sigma_min: float = 0.02, sigma_max: float = 100.0):
         super().__init__(network, sigma_min, sigma_max)
 

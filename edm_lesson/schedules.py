@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_count, check_levels, check_range, checked, fraction, not_negative
+from edm_lesson.checks import check_count, check_levels, checked, fraction, not_negative
 
 
 @checked(check_levels)
@@ -36,8 +36,7 @@ def check_betas(beta_d: float, beta_min: float, epsilon_s: float = 1.0) -> None:
 def vp_sigmas(num_steps: int, beta_d: float = 19.9, beta_min: float = 0.1, epsilon_s: float = 1e-3) -> Tensor:
     """The levels of the variance-preserving SDE: time evenly spaced from 1 to `epsilon_s` (Table 1, VP).
 
-    With the defaults from 152.16697 to 0.010486; from `sigma_max` to `sigma_min` with the `beta_d` and `beta_min` of
-    `VPSchedule.from_range(sigma_min, sigma_max, epsilon_s)`.
+    With the defaults from 152.16697 to 0.010486; other ranges by `VPSchedule.from_range`.
     """
     t = 1 + torch.linspace(0, 1, num_steps, dtype=torch.float64) * (epsilon_s - 1)
     sigmas = torch.expm1(beta_d * t**2 / 2 + beta_min * t).sqrt()  # expm1: exp(.) - 1 loses small sigma
@@ -73,10 +72,8 @@ def check_table(num_steps: int, sigma_min: float, sigma_max: float, C_1: float, 
     u = iddpm_table(C_1, C_2, M)
     found = ((u >= sigma_min) & (u <= sigma_max)).sum().item()
     if num_steps > found:
-        raise ValueError(
-            f"num_steps is {num_steps}, but iDDPM's table has {found} levels from {sigma_min:g} to {sigma_max:g}; "
-            "take fewer steps or a wider range."
-        )
+        span = f"{sigma_min:g} to {sigma_max:g}"
+        raise ValueError(f"num_steps is {num_steps}, but iDDPM's table has {found} levels from {span}; take fewer.")
 
 
 @checked(check_levels, check_table)
@@ -152,7 +149,7 @@ class VPSchedule(LinearSchedule):
         self.beta_d, self.beta_min = beta_d, beta_min
 
     @classmethod
-    @checked(check_range, check_vp_range, epsilon_s=fraction)
+    @checked(check_levels, check_vp_range, epsilon_s=fraction)
     def from_range(cls, sigma_min: float, sigma_max: float, epsilon_s: float = 1e-3) -> "VPSchedule":
         """The schedule whose noise is `sigma_min` at time `epsilon_s` and `sigma_max` at time 1."""
         low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)

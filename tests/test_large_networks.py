@@ -55,12 +55,6 @@ def test_parameters_are_as_many_as_the_reference_has(settings, ddpmpp, ncsnpp, a
     assert found == [ddpmpp, ncsnpp, adm]
 
 
-def test_learned_variances_add_as_many_channels_to_the_answer(make):
-    assert sum(p.numel() for p in full_size(ADM, learn_sigma=True).parameters()) == 279_619_010
-    network = make(ADM, learn_sigma=True, img_channels=3)
-    assert network(torch.randn(2, 3, 16, 16), torch.zeros(2)).shape == (2, 6, 16, 16)
-
-
 @pytest.mark.parametrize(
     ("network_type", "attending"),
     [
@@ -238,7 +232,7 @@ def test_a_training_step_compiles_into_one_graph(make):
         (DDPMpp, {"dropout": -0.1}, "dropout probability has to be between 0 and 1, but got -0.1"),
         (NCSNpp, {"model_channels": 10}, "model_channels is 10"),
         (ADM, {"num_blocks": 0}, "num_blocks is 0"),
-        (ADM, {"channel_mult": ()}, "channel_mult must have an entry per level"),
+        (ADM, {"channel_mult": ()}, r"len\(channel_mult\) is 0"),
     ],
 )
 def test_impossible_networks_are_refused(network_type, settings, message):

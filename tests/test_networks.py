@@ -107,7 +107,7 @@ def test_the_embedding_is_cosines_and_sines():
         ({"num_blocks": 0}, "num_blocks is 0"),
         ({"dropout": -0.1}, "dropout probability has to be between 0 and 1, but got -0.1"),
         ({"label_dropout": 1.5}, "probability has to be between 0 and 1, but got 1.5"),
-        ({"channel_mult": ()}, "channel_mult must have an entry per level"),
+        ({"channel_mult": ()}, r"len\(channel_mult\) is 0"),
         ({"model_channels": 10}, "model_channels is 10"),
     ],
 )

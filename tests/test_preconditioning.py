@@ -308,8 +308,8 @@ def test_augmentation_labels_reach_the_network_as_float32():
 @pytest.mark.parametrize(
     ("augment_dim", "labels", "message"),
     [
-        (0, torch.zeros(4, 9), r"takes none \(augment_dim is 0\)"),
-        (9, torch.zeros(1, 9), r"has shape \(1, 9\); for 4 images it must be \(4, 9\)"),
+        (0, torch.zeros(4, 9), r"has shape \(4, 9\), but this network takes \(4, 0\); .* leave augmentation out"),
+        (9, torch.zeros(1, 9), r"has shape \(1, 9\), but this network takes \(4, 9\)"),
         (9, torch.zeros(4, 5), r"has shape \(4, 5\)"),
         (9, torch.zeros(9), r"has shape \(9,\)"),
     ],

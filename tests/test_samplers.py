@@ -312,7 +312,7 @@ def test_an_answer_that_is_not_shaped_like_x_is_refused(sampler, denoiser, found
 
 
 def test_a_level_that_the_latents_round_to_zero_is_refused():
-    with pytest.raises(ValueError, match=r"sigma from 1e-20 to 1 exceeds what latents of torch.float16 can hold"):
+    with pytest.raises(ValueError, match=r"sigma contains 1\.0.*e-20; as torch.float16, noise levels must be above 0"):
         edm_sampler(lambda x, sigma: x, latents(dtype=torch.float16), num_steps=2, sigma_min=1e-20, sigma_max=1.0)
 
 
@@ -332,5 +332,5 @@ def test_a_denoiser_that_does_not_say_its_size_is_refused(denoiser):
 
 @pytest.mark.parametrize("classes", [[], (), torch.tensor([], dtype=torch.int64)])
 def test_no_classes_to_draw_are_refused(make_denoiser, classes):
-    with pytest.raises(ValueError, match="classes is empty"):
+    with pytest.raises(ValueError, match=r"len\(classes\) is 0; it must be a whole number, 1 or more"):
         sample_images(make_denoiser(label_dim=3), 2, classes=classes)

@@ -40,7 +40,7 @@ def sweep_points(**choices: Sequence) -> list[Row]:
         point["solver"] = point["solver"] or design.solver
         point["sigma_max"] = design.sigma_max if point["sigma_max"] is None else point["sigma_max"]
         check_choice("solver", point["solver"], ("heun", "euler"))
-        check_levels(point["num_steps"], design.sigma_min, point["sigma_max"], point["rho"])
+        check_levels(design.sigma_min, point["sigma_max"], point["num_steps"], point["rho"])
         check_number("S_churn", point["S_churn"], at_least=0, infinite=True)
         if point["design"] != "edm":
             point["rho"] = None

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edm_lesson.checks import check_count
+
 
 class GroupNorm(nn.GroupNorm):
     """GroupNorm with at most 32 groups, of four channels or more each; in float32 also under autocast.
@@ -146,35 +148,25 @@ class Style:
     attend_rarely: bool = False  # whether in the decoder only a level's last block attends
 
 
-class UNetBlock(nn.Module):
-    """The residual block of the paper's networks, which may change the resolution: (B, in, H, W) -> (B, out, H', W').
+class UNetBlock(ResidualBlock):
+    """The block of the paper's networks, a `ResidualBlock` in a `style`: (B, in, H, W) -> (B, out, H', W').
 
-    A `ResidualBlock` that can do more. `resample` works before the first convolution and on the shortcut.
+    `resample`, a `Resample`, works before the first convolution and on the shortcut.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        emb_channels: int,
-        dropout: float = 0.0,
-        attention: bool = False,
-        resample: Resample | None = None,
-        style: Style = Style(),
-    ):
-        super().__init__()
-        self.style, self.resample = style, resample or nn.Identity()
-        self.norm0 = GroupNorm(in_channels)
-        self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.affine = nn.Linear(emb_channels, out_channels * (2 if style.adaptive_scale else 1))
-        self.norm1 = GroupNorm(out_channels)
-        self.dropout = nn.Dropout(dropout)
-        self.conv1 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        projects = in_channels != out_channels or (resample is not None and style.resample_proj)
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if projects else nn.Identity()
-        head = style.head_channels or out_channels
-        num_heads = out_channels // head if out_channels % head == 0 else 1
-        self.attention = SelfAttention(out_channels, num_heads) if attention else None
+        self, in_channels: int, out_channels: int, emb_channels: int, dropout: float = 0.0, attention: bool = False,
+        resample: nn.Module | None = None, style: Style = Style(),
+    ):  # fmt: skip
+        super().__init__(in_channels, out_channels, emb_channels, dropout)
+        self.style, self.resample, self.attends = style, resample or nn.Identity(), attention
+        if not style.adaptive_scale:
+            self.affine = nn.Linear(emb_channels, out_channels)
+        if resample and style.resample_proj:
+            self.skip = nn.Conv2d(in_channels, out_channels, 1)
+        if attention:
+            head = style.head_channels or out_channels
+            self.attention = SelfAttention(out_channels, out_channels // head if out_channels % head == 0 else 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.conv0(self.resample(F.silu(self.norm0(x))))
@@ -185,32 +177,26 @@ class UNetBlock(nn.Module):
             h = self.norm1(h + self.affine(emb)[:, :, None, None])
         h = self.conv1(self.dropout(F.silu(h)))
         x = (self.skip(self.resample(x)) + h) * self.style.skip_scale
-        return x if self.attention is None else self.attention(x) * self.style.skip_scale
+        return self.attention(x) * self.style.skip_scale if self.attends else x
 
 
-def check_widths(model_channels: int, channel_mult: Sequence[int]) -> None:
-    """Refuse widths that can't be embedded or are none."""
-    if model_channels % 4 or not channel_mult:
-        wanted = "model_channels must be a multiple of 4, and channel_mult must have an entry per level"
-        raise ValueError(f"model_channels is {model_channels} and channel_mult {channel_mult}; {wanted}.")
+def check_widths(model_channels: int, channel_mult: Sequence[int], num_blocks: int) -> None:
+    """Refuse networks without a level or a block, and widths that can't be embedded."""
+    check_count("len(channel_mult)", len(channel_mult))
+    check_count("num_blocks", num_blocks)
+    if model_channels % 4:
+        raise ValueError(f"model_channels is {model_channels}; it must be a multiple of 4.")
 
 
 def level_resolutions(
     img_resolution: int, channel_mult: Sequence[int], attn_resolutions: Sequence[int], patch_size: int = 1
 ) -> list[int]:
-    """The resolution of each level of a U-Net, the highest first.
-
-    `ValueError` where they are not whole numbers, and for an attention resolution that is not among them.
-    """
-    factor = patch_size * 2 ** (len(channel_mult) - 1)
-    if img_resolution % factor:
-        patches = f"patches of {patch_size} and " if patch_size > 1 else ""
-        raise ValueError(
-            f"img_resolution is {img_resolution}; {patches}{len(channel_mult)} levels need a multiple of {factor}. "
-            "Pad the images, or take fewer levels in channel_mult."
-        )
-    resolutions = [img_resolution // patch_size // 2**level for level in range(len(channel_mult))]
-    unknown = sorted(set(attn_resolutions) - set(resolutions))
-    if unknown:
+    """The resolution of each level of a U-Net, the highest first, all whole numbers, some of which may attend."""
+    levels = len(channel_mult)
+    if img_resolution % (factor := patch_size * 2 ** (levels - 1)):
+        wanted = f"{levels} levels need a multiple of {factor}"
+        raise ValueError(f"img_resolution is {img_resolution}; {wanted}. Pad the images, or shorten channel_mult.")
+    resolutions = [img_resolution // patch_size // 2**level for level in range(levels)]
+    if unknown := sorted(set(attn_resolutions) - set(resolutions)):
         raise ValueError(f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}.")
     return resolutions

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edm_lesson.checks import check_count, checked
+from edm_lesson.checks import checked
 from edm_lesson.networks.layers import (
     FourierEmbedding,
     GroupNorm,
@@ -35,7 +35,7 @@ class PaperUNet(nn.Module):
 
     style = Style()
 
-    @checked(check_widths, num_blocks=check_count)
+    @checked(check_widths)
     def __init__(
         self, img_resolution: int = 32, img_channels: int = 1, label_dim: int = 0, augment_dim: int = 0,
         model_channels: int = 128, channel_mult: Sequence[int] = (2, 2, 2), num_blocks: int = 4,
@@ -82,9 +82,8 @@ class PaperUNet(nn.Module):
                 self.ups.append(block(width, width, factor=2))
             level = nn.ModuleList()
             for number in range(num_blocks + 1):
-                level.append(
-                    block(width + skips.pop(), out, attends and (number == num_blocks or not style.attend_rarely))
-                )
+                is_asked = number == num_blocks or not style.attend_rarely
+                level.append(block(width + skips.pop(), out, attends and is_asked))
                 width = out
             self.decoder.append(level)
         self.norm_out = GroupNorm(width)
@@ -170,16 +169,11 @@ class ADM(PaperUNet):
     """ADM, the network of the iDDPM column and of ImageNet-64: 279.6 million parameters with the defaults.
 
     Blocks as in the lesson U-Net, four levels, and attention in every block at `attn_resolutions`, one head for each 64
-    channels (a single one where 64 does not divide them). Parameters: `PaperUNet`, with other defaults, and
-
-    learn_sigma : whether F has 2 * `img_channels` channels: the answer, then as many for learned variances.
+    channels (a single one where 64 does not divide them). Parameters: `PaperUNet`, with other defaults.
     """
 
     style = Style(labels_after_mlp=True, head_channels=64)
 
-    def __init__(self, *sizes: Any, learn_sigma: bool = False, **settings: Any):
+    def __init__(self, *sizes: Any, **settings: Any):
         own = {"model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8)}
         super().__init__(*sizes, **{**own, "dropout": 0.1, **settings})
-        if learn_sigma:
-            out = self.conv_out
-            self.conv_out = zero_init(nn.Conv2d(out.in_channels, 2 * out.out_channels, 3, padding=1))

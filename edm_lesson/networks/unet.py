@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edm_lesson.checks import check_count, checked
+from edm_lesson.checks import checked
 from edm_lesson.networks.layers import (
     GroupNorm,
     LabelDropout,
@@ -35,7 +35,7 @@ class LessonUNet(nn.Module):
     label_dropout : probability that, in training, the network is not told an image's class.
     """
 
-    @checked(check_widths, num_blocks=check_count)
+    @checked(check_widths)
     def __init__(
         self, img_resolution: int = 28, img_channels: int = 1, label_dim: int = 0, augment_dim: int = 0,
         model_channels: int = 32, channel_mult: Sequence[int] = (1, 2, 2), num_blocks: int = 2,

@@ -1,13 +1,14 @@
 """Images in any number, each with a seed of its own."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from edm_lesson.checks import check_count
+from edm_lesson.checks import check_count, checked
 from edm_lesson.samplers.edm import edm_sampler
 from edm_lesson.samplers.prepare import Denoiser
 
@@ -30,12 +31,11 @@ class SeededNoise:
     def randn_like(self, x: Tensor) -> Tensor:
         """Noise like `x`, whose first dimension must be the number of seeds."""
         if len(x) != len(self.generators):
-            raise ValueError(
-                f"x holds {len(x)} images, but there are {len(self.generators)} seeds; they must be as many."
-            )
+            raise ValueError(f"x holds {len(x)} images, but there are {len(self.generators)} seeds.")
         return self.latents(x.shape[1:]).to(x)
 
 
+@checked(num_samples=check_count, batch_size=check_count, seed=partial(check_count, minimum=0))
 def sample_images(
     denoiser: Denoiser, num_samples: int, *, seed: int = 0, classes: Sequence[int] | None = None,
     batch_size: int = 64, progress: bool = False, sampler: Callable = edm_sampler, **settings: Any,
@@ -46,17 +46,12 @@ def sample_images(
     go to `sampler`, which is called as `edm_sampler` is. The size of the images is the denoiser's, by its attributes
     `img_channels` and `img_resolution`; the device is that of its first parameter, or the CPU where it has none.
     """
-    check_count("num_samples", num_samples)
-    check_count("batch_size", batch_size)
-    check_count("seed", seed, minimum=0)
-    if classes is not None and len(classes) == 0:
-        raise ValueError("classes is empty; name one class or more, or leave it out.")
+    if classes is not None:
+        check_count("len(classes)", len(classes))
     channels, resolution = (getattr(denoiser, name, None) for name in ("img_channels", "img_resolution"))
     if channels is None or resolution is None:
-        raise ValueError(
-            f"the denoiser, a {type(denoiser).__name__}, does not say what to draw by img_channels and img_resolution; "
-            "set them, or call a sampler, such as edm_sampler, with latents of that size."
-        )
+        missing = f"the {type(denoiser).__name__} does not say what to draw by img_channels and img_resolution"
+        raise ValueError(f"{missing}; set them, or call a sampler, such as edm_sampler, with latents of that size.")
     parameters = denoiser.parameters() if hasattr(denoiser, "parameters") else ()
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     batches = []

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from edm_lesson.checks import check_finite, check_images, checked, one_hot, positive
+from edm_lesson.checks import check_answer, check_finite, check_images, checked, one_hot, per_image, positive
 
 
 class Denoiser(Protocol):
@@ -28,13 +28,11 @@ def range_of(denoiser: Denoiser) -> tuple[float, float]:
 
 @checked(sigma_min=positive, sigma_max=positive)
 def clip_range(denoiser: Denoiser, sigma_min: float, sigma_max: float) -> tuple[float, float]:
-    """`sigma_min` and `sigma_max` within the range of the denoiser; `ValueError` where nothing is left between them."""
+    """`sigma_min` and `sigma_max` within the range of the denoiser."""
     lowest, highest = range_of(denoiser)
     if sigma_min > highest or sigma_max < lowest:
-        raise ValueError(
-            f"The sampler was asked for sigma from {sigma_min:g} to {sigma_max:g}, but this denoiser knows only "
-            f"{lowest:g} to {highest:g}; choose sigma_min and sigma_max within that."
-        )
+        known = f"this denoiser knows only {lowest:g} to {highest:g}"
+        raise ValueError(f"The sampler was asked for sigma from {sigma_min:g} to {sigma_max:g}, but {known}.")
     return max(sigma_min, lowest), min(sigma_max, highest)
 
 
@@ -60,11 +58,8 @@ def prepare(
         raise ValueError(f"levels are {levels}; they must descend, and end with 0.")
     levels = levels[:-1]
     clip_range(denoiser, levels[-1], levels[0])
-    held = torch.tensor(levels, dtype=latents.dtype)
-    if not bool(((held > 0) & held.isfinite()).all()):
-        raise ValueError(
-            f"sigma from {levels[-1]:g} to {levels[0]:g} exceeds what latents of {latents.dtype} can hold."
-        )
+    for level in (levels[-1], levels[0]):
+        per_image(level, latents)  # refuses what their dtype can't hold
     (lowest, highest), rounded = range_of(denoiser), getattr(denoiser, "round_sigma", float)
 
     def round_sigma(sigma: float) -> float:
@@ -72,11 +67,7 @@ def prepare(
 
     def denoise(x: Tensor, sigma: float) -> Tensor:
         denoised = denoiser(x.to(latents.dtype), latents.new_full((len(x),), sigma), *labels)
-        if denoised.shape != x.shape:  # it could spread over x unnoticed
-            raise ValueError(
-                f"the denoiser answers {tuple(denoised.shape)} to x of shape {tuple(x.shape)} and sigma of shape "
-                f"({len(x)},); it must answer in the shape of x."
-            )
+        check_answer(denoised, x, "denoiser")
         check_finite(f"the denoiser's answer at sigma {sigma:g}", denoised)
         return denoised.to(x.dtype)
 
