@@ -86,14 +86,6 @@ def resample(images: Tensor, matrix: Tensor) -> Tensor:
     return resampled.to(images.dtype)
 
 
-def check_grid(images: Tensor) -> None:
-    """Refuse images that are neither grey nor colour, and those of one pixel's width or height."""
-    check_images("images", images)
-    if images.shape[1] not in (1, 3) or min(images.shape[2:]) < 2:
-        wanted = "1 channel (grey) or 3 (colour), of at least 2×2 pixels"
-        raise ValueError(f"images has shape {tuple(images.shape)}; augmentation takes {wanted}.")
-
-
 class AugmentPipe:
     """EDM's augmentation: `augment(images)` gives the transformed images and their labels (Appendix F.2).
 
@@ -142,7 +134,7 @@ class AugmentPipe:
         matrices, labels = zip(*steps, strict=True)
         return reduce(compose, matrices), torch.cat(labels, dim=1)
 
-    @checked(check_grid)
+    @checked(images=check_images)
     def __call__(self, images: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """The augmented images, like `images` (B, C, H, W), and float32 labels (B, 9).
 

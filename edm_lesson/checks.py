@@ -1,19 +1,20 @@
-"""Argument checks, whose messages are for people, and what turns arguments into tensors of one shape.
+"""Argument checks, which stand above functions, in `@checked`, and what turns arguments into tensors of one shape.
 
-Checks stand above a function, in `@checked`, not in it. They raise `ValueError` with the value they found and what
-would have worked. Only tensors on the CPU are checked by their values: a look at others would make the device wait.
+Checks raise `ValueError`, for people. They look at values on the CPU only: elsewhere the device would have to wait.
 """
 
 import functools
 import inspect
-import math
+import sys
 from collections.abc import Callable, Collection
+from math import inf
 from numbers import Integral, Real
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+FINITE = sys.float_info.max
 LARGEST = 1e15  # the largest noise level: its square still fits into float32
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -27,11 +28,11 @@ def checked(*rules: Callable, **argument_rules: Callable) -> Callable[[Function]
     """
     named = [(rule, inspect.signature(rule).parameters) for rule in rules]
 
-    def decorate(function: Function) -> Function:
+    def decorate(function):
         signature = inspect.signature(function)
 
         @functools.wraps(function)
-        def checking(*args: Any, **kwargs: Any) -> Any:
+        def checking(*args, **kwargs):
             if not torch.compiler.is_compiling():
                 bound = signature.bind(*args, **kwargs)
                 bound.apply_defaults()
@@ -41,7 +42,7 @@ def checked(*rules: Callable, **argument_rules: Callable) -> Callable[[Function]
                     rule(**{name: value for name, value in bound.arguments.items() if name in names})
             return function(*args, **kwargs)
 
-        return cast(Function, checking)
+        return checking
 
     return decorate
 
@@ -52,17 +53,13 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
         raise ValueError(f"{name} is {value!r}; it must be a whole number, {minimum} or more.")
 
 
-def check_number(
-    name: str, value: Any, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf,
-    infinite: bool = False,
-) -> None:  # fmt: skip
+def check_number(name: str, value: Any, above: float = -inf, at_least: float = -inf, at_most: float = FINITE) -> None:
     """Refuse a `value` that is not a number, is NaN, not `above`, less than `at_least` or more than `at_most`."""
-    fine = isinstance(value, Real) and above < float(value) and at_least <= float(value) <= at_most
-    if not fine or not (infinite or math.isfinite(value)):
-        wanted = "a number" if infinite else "a finite number"
-        wanted += f" above {above:g}" if math.isfinite(above) else ""
-        wanted += f", {at_least:g} or more" if math.isfinite(at_least) else ""
-        wanted += f", {at_most:g} or less" if math.isfinite(at_most) else ""
+    if not (isinstance(value, Real) and above < float(value) and at_least <= float(value) <= at_most):
+        wanted = "a number" if at_most == inf else "a finite number"
+        wanted += f" above {above:g}" if above > -inf else ""
+        wanted += f", {at_least:g} or more" if at_least > -inf else ""
+        wanted += f", {at_most:g} or less" if at_most < FINITE else ""
         raise ValueError(f"{name} is {value!r}; it must be {wanted}.")
 
 
@@ -90,10 +87,9 @@ def check_levels(sigma_min: float, sigma_max: float, num_steps: int = 2, rho: fl
 
 def check_churn(S_churn: float, S_min: float, S_max: float, S_noise: float) -> None:
     """Refuse churn settings (Algorithm 2) that are negative, NaN, or an empty range of sigma."""
-    for name, value in (("S_churn", S_churn), ("S_max", S_max)):
-        check_number(name, value, at_least=0, infinite=True)
-    for name, value in (("S_min", S_min), ("S_noise", S_noise)):
-        check_number(name, value, at_least=0)
+    check_number("S_noise", S_noise, at_least=0)
+    for name, value in (("S_churn", S_churn), ("S_min", S_min), ("S_max", S_max)):
+        check_number(name, value, at_least=0, at_most=inf)
     if S_min > S_max:
         raise ValueError(f"S_min is {S_min!r} and S_max is {S_max!r}; churn happens between them, so there is none.")
 
@@ -128,15 +124,15 @@ def check_answer(answer: Tensor, x: Tensor, who: str = "network") -> None:
 
 
 def per_image(sigma: Tensor | float, x: Tensor) -> Tensor:
-    """Noise levels as (B, 1, 1, 1), one for each image of `x` (B, ...), with its dtype and on its device.
+    """A number, a tensor with one element, (B,) or (B, 1, 1, 1) as noise levels (B, 1, 1, 1) for the images `x`.
 
-    `sigma` is a number, a tensor with one element, (B,) or (B, 1, 1, 1): positive also in the dtype of `x`.
+    In the dtype of `x`, in which they must be positive, and on its device.
     """
     levels = torch.as_tensor(sigma, dtype=x.dtype)
     batch = x.shape[0]
     if levels.numel() != 1 and levels.shape not in ((batch,), (batch, 1, 1, 1)):
-        shapes = f"({batch},) or ({batch}, 1, 1, 1)"
-        raise ValueError(f"sigma has shape {tuple(levels.shape)}; for {batch} images it must be a number, {shapes}.")
+        wanted = f"a number, ({batch},) or ({batch}, 1, 1, 1)"
+        raise ValueError(f"sigma has shape {tuple(levels.shape)}; it must be {wanted}.")
     if readable(levels) and not (fine := levels.isfinite() & (levels > 0) & (levels <= LARGEST)).all():
         wrong = torch.as_tensor(sigma, dtype=torch.float64)[~fine][0].item()
         raise ValueError(f"sigma contains {wrong!r}; as {x.dtype}, noise levels must be above 0, up to {LARGEST:g}.")

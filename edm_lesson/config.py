@@ -6,6 +6,7 @@ Units: images are counted in images (not batches), noise levels in the units of 
 import dataclasses
 import difflib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -116,7 +117,7 @@ class TrainingConfig:
             check_count(f"training.{name}", getattr(self, name), minimum=0)
         check_number("training.learning_rate", self.learning_rate, above=0)
         check_number("training.ema_rampup", self.ema_rampup, above=0)
-        check_number("training.clip_norm", self.clip_norm, above=0, infinite=True)
+        check_number("training.clip_norm", self.clip_norm, above=0, at_most=math.inf)
         check_choice("training.precision", self.precision, ("auto", "float32", "bf16", "fp16"))
 
 

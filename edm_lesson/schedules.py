@@ -129,13 +129,11 @@ class VESchedule(LinearSchedule):
 def check_vp_range(sigma_min: float, sigma_max: float, epsilon_s: float) -> None:
     """Refuse a range that no VP schedule spans while rising faster and faster, or whose `sigma_min` float64 loses."""
     low, high = math.log1p(sigma_min**2), math.log1p(sigma_max**2)
-    least, most = 1e-8 * epsilon_s**2 * high, epsilon_s * high
-    if not least <= low <= most:
-        raise ValueError(
-            f"sigma_min is {sigma_min!r}; with sigma_max {sigma_max!r} and epsilon_s {epsilon_s!r} VP's noise can "
-            f"begin at {math.sqrt(math.expm1(least)):.3g} to {math.sqrt(math.expm1(most)):.3g}. "
-            "Change sigma_min or epsilon_s, or take another schedule."
-        )
+    limits = 1e-8 * epsilon_s**2 * high, epsilon_s * high
+    if not limits[0] <= low <= limits[1]:
+        least, most = (math.sqrt(math.expm1(limit)) for limit in limits)
+        wanted = f"with this sigma_max and epsilon_s VP's noise can begin at {least:.3g} to {most:.3g}"
+        raise ValueError(f"sigma_min is {sigma_min!r}; {wanted}. Change one of them, or take another schedule.")
 
 
 class VPSchedule(LinearSchedule):

@@ -327,9 +327,6 @@ def test_a_loss_hands_the_labels_to_a_denoiser_that_has_room_for_them(make_denoi
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.zeros(5, 2, 8, 8), r"shape \(5, 2, 8, 8\); augmentation takes 1 channel \(grey\) or 3 \(colour\)"),
-        (torch.zeros(5, 4, 8, 8), "1 channel"),
-        (torch.zeros(5, 1, 1, 8), "at least 2×2 pixels"),
         (torch.zeros(5, 1, 8, 8, dtype=torch.uint8), r"images is torch\.uint8"),
         (torch.zeros(1, 8, 8), r"shape \(1, 8, 8\)"),
     ],

@@ -5,6 +5,7 @@ that the file has are not measured again.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -41,7 +42,7 @@ def sweep_points(**choices: Sequence) -> list[Row]:
         point["sigma_max"] = design.sigma_max if point["sigma_max"] is None else point["sigma_max"]
         check_choice("solver", point["solver"], ("heun", "euler"))
         check_levels(design.sigma_min, point["sigma_max"], point["num_steps"], point["rho"])
-        check_number("S_churn", point["S_churn"], at_least=0, infinite=True)
+        check_number("S_churn", point["S_churn"], at_least=0, at_most=math.inf)
         if point["design"] != "edm":
             point["rho"] = None
         if point not in points:

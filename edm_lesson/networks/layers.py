@@ -33,10 +33,7 @@ def zero_init(layer: nn.Module) -> nn.Module:
 
 
 class PositionalEmbedding(nn.Module):
-    """Cosines and sines of c_noise (B,) at `num_channels` / 2 frequencies, from 1 to 1 / `max_positions`.
-
-    Returns (B, `num_channels`).
-    """
+    """Cosines and sines of c_noise (B,) at frequencies from 1 to 1 / `max_positions`: (B, `num_channels`)."""
 
     def __init__(self, num_channels: int, max_positions: int = 10000):
         super().__init__()
@@ -93,10 +90,7 @@ class ResidualBlock(nn.Module):
 
 
 class FourierEmbedding(PositionalEmbedding):
-    """Cosines and sines of c_noise (B,) at `num_channels` / 2 random frequencies: N(0, `scale`^2) turns a unit.
-
-    Returns (B, `num_channels`). The frequencies are drawn once and saved with the weights; they are not trained.
-    """
+    """The same at frequencies of N(0, `scale`^2) turns a unit, drawn once, saved with the weights and not trained."""
 
     def __init__(self, num_channels: int, scale: float = 16):
         nn.Module.__init__(self)
