@@ -136,10 +136,7 @@ class AugmentPipe:
 
     @checked(images=check_images)
     def __call__(self, images: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """The augmented images, like `images` (B, C, H, W), and float32 labels (B, 9).
-
-        An image with labels 0 is returned bit for bit. `generator` draws, on the images' device.
-        """
+        """The augmented `images` (B, C, H, W), bit for bit the same where labels are 0, and labels, float32 (B, 9)."""
         if self.p == 0:
             return images, torch.zeros(len(images), self.label_dim, device=images.device)
         matrix, labels = self.draw(images, generator)

@@ -165,10 +165,7 @@ def one_hot(class_labels: Any, label_dim: int, x: Tensor, values: bool = False) 
 
 
 def label_rows(augment_labels: Tensor | None, augment_dim: int | None, x: Tensor) -> Tensor | None:
-    """Augmentation labels for the images `x` as float32 (B, `augment_dim`) on their device; None stays None.
-
-    A network that does not say how many it takes (`augment_dim` None) gets what was given.
-    """
+    """Augmentation labels as float32 (B, `augment_dim`) where `x` is; as given where a network's width is not known."""
     if augment_labels is None or augment_dim is None:
         return augment_labels
     if augment_labels.shape != (wanted := (x.shape[0], augment_dim)):

@@ -42,8 +42,8 @@ class Design:
 
         `settings`: other `sigma_min` and `sigma_max` than the design's own, and what its levels take, such as `rho`.
         """
-        span = [settings.pop(name, getattr(self, name)) for name in ("sigma_min", "sigma_max")]
-        span = clip_range(denoiser, *span)
+        wanted = [settings.pop(name, getattr(self, name)) for name in ("sigma_min", "sigma_max")]
+        span = clip_range(denoiser, *wanted)
         return {
             "levels": self.levels(num_steps, *span, **settings),
             "schedule": self.schedule.from_range(*span),

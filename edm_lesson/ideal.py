@@ -33,18 +33,12 @@ class IdealDenoiser:
         return torch.softmax(-squared_distance / (2 * sigma**2), dim=1)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """The mean of the images that `x` (B, C, H, W) may have been, like `x` (Eq. 57).
-
-        `sigma` is a number, (B,) or (B, 1, 1, 1).
-        """
+        """The mean of the images that `x` (B, C, H, W) may have been, in its dtype; `sigma` a number or (B,) (Eq. 57)."""
         return (self.weights(x, sigma) @ self.images.flatten(1)).reshape(x.shape).to(x.dtype)  # Eq. 57
 
 
 class GaussianDenoiser:
-    """The exact denoiser of images whose pixels are independent N(`mean`, `std`^2).
-
-    D = (std^2 x + sigma^2 mean) / (std^2 + sigma^2).
-    """
+    """The exact denoiser of independent pixels N(`mean`, `std`^2): D = (std^2 x + sigma^2 mean) / (std^2 + sigma^2)."""
 
     @checked(mean=check_number, std=positive)
     def __init__(self, mean: float = 0.0, std: float = 0.5):

@@ -37,10 +37,7 @@ class DenoisingLoss:
 
 
 class EDMLoss(DenoisingLoss):
-    """EDM's loss: ln sigma ~ N(P_mean, P_std^2), weighted so that every level starts at loss 1 (Table 1, EDM).
-
-    `sigma_data` must be the denoiser's.
-    """
+    """EDM's: ln sigma ~ N(P_mean, P_std^2); every level starts at loss 1 with the denoiser's `sigma_data` (Table 1)."""
 
     @checked(P_mean=check_number, P_std=positive, sigma_data=positive)
     def __init__(self, P_mean: float = -1.2, P_std: float = 1.2, sigma_data: float = 0.5):
@@ -86,10 +83,7 @@ class VELoss(InverseSquareLoss):
 
 
 class IDDPMLoss(InverseSquareLoss):
-    """iDDPM's loss: levels drawn evenly from its table (`iddpm_table`) (Table 1, iDDPM).
-
-    Learned variances are not trained: iDDPM has a variational term for them, which this is without.
-    """
+    """iDDPM's loss: levels drawn evenly from `iddpm_table` (Table 1); without the term that learns variances."""
 
     def __init__(self, C_1: float = 0.001, C_2: float = 0.008, M: int = 1000):
         self.u = iddpm_table(C_1, C_2, M)[:-1].float()

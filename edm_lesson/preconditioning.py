@@ -9,28 +9,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edm_lesson.checks import (
-    check_answer,
-    check_count,
-    check_images,
-    check_levels,
-    checked,
-    fraction,
-    label_rows,
-    one_hot,
-    per_image,
-    positive,
-)
+from edm_lesson import checks
+from edm_lesson.checks import check_answer, check_images, checked, label_rows, one_hot, per_image
 from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 class Precond(nn.Module):
-    """The denoiser D around a raw network F (Eq. 7). What a design adds is `coefficients(sigma)`: c_skip, c_out, c_in
-    and c_noise, each shaped like `sigma`.
+    """The denoiser D around a raw network F (Eq. 7). A design adds `coefficients(sigma)`, each shaped like `sigma`.
 
-    `network(x, c_noise, class_labels, augment_labels)` is F; its attributes `img_channels`, `img_resolution`,
-    `label_dim` and `augment_dim` are taken over where it has them. [`sigma_min`, `sigma_max`] is the range of noise
-    levels that samplers may ask for.
+    `network(x, c_noise, class_labels, augment_labels)` is F, whose attributes for sizes are taken over where it has
+    them. [`sigma_min`, `sigma_max`] is the range of noise levels that samplers may ask for.
     """
 
     def __init__(self, network: Callable, sigma_min: float = 0.0, sigma_max: float = math.inf):
@@ -74,7 +62,7 @@ class EDMPrecond(Precond):
     `sigma_data` is the standard deviation (or RMS) of the training images, in their units; the rest is as in `Precond`.
     """
 
-    @checked(sigma_data=positive)
+    @checked(sigma_data=checks.positive)
     def __init__(self, network: Callable, sigma_data: float = 0.5, sigma_min: float = 0.0, sigma_max: float = math.inf):
         super().__init__(network, sigma_min, sigma_max)
         self.sigma_data = sigma_data
@@ -95,7 +83,7 @@ class VPPrecond(Precond):
     `beta_d` and `beta_min` as in `VPSchedule`. Samplers may ask for the noise at the times from `epsilon_t` to 1.
     """
 
-    @checked(M=check_count, epsilon_t=fraction)
+    @checked(M=checks.check_count, epsilon_t=checks.fraction)
     def __init__(
         self, network: Callable, beta_d: float = 19.9, beta_min: float = 0.1, M: int = 1000, epsilon_t: float = 1e-5
     ):
@@ -111,7 +99,7 @@ class VPPrecond(Precond):
 class VEPrecond(Precond):
     """NCSN++'s: the network is asked for minus the noise and sees its input unscaled (Table 1, VE)."""
 
-    @checked(check_levels)
+    @checked(checks.check_levels)
     def __init__(self, network: Callable, sigma_min: float = 0.02, sigma_max: float = 100.0):
         super().__init__(network, sigma_min, sigma_max)
 
@@ -150,8 +138,7 @@ class IDDPMPrecond(Precond):
 class Centered(nn.Module):
     """A denoiser of images around 0 made one of images around `mean`: D(x; sigma) = D0(x - mean; sigma) + mean.
 
-    `denoiser` is D0; `mean`, a number or one a channel (C, 1, 1), is a buffer and travels with the weights. The noise
-    has mean 0, so nothing here depends on sigma.
+    `denoiser` is D0; `mean`, a number or one per channel (C, 1, 1), is a buffer and travels with the weights.
     """
 
     def __init__(self, denoiser: nn.Module, mean: Tensor | float):

@@ -34,10 +34,7 @@ def check_betas(beta_d: float, beta_min: float, epsilon_s: float = 1.0) -> None:
 
 @checked(check_betas, num_steps=check_count, beta_d=not_negative, epsilon_s=fraction)
 def vp_sigmas(num_steps: int, beta_d: float = 19.9, beta_min: float = 0.1, epsilon_s: float = 1e-3) -> Tensor:
-    """The levels of the variance-preserving SDE: time evenly spaced from 1 to `epsilon_s` (Table 1, VP).
-
-    With the defaults from 152.16697 to 0.010486; other ranges by `VPSchedule.from_range`.
-    """
+    """The levels of the variance-preserving SDE, 152.17 to 0.010486: time even from 1 to `epsilon_s` (Table 1, VP)."""
     t = 1 + torch.linspace(0, 1, num_steps, dtype=torch.float64) * (epsilon_s - 1)
     sigmas = torch.expm1(beta_d * t**2 / 2 + beta_min * t).sqrt()  # expm1: exp(.) - 1 loses small sigma
     return torch.cat([sigmas, sigmas.new_zeros(1)])
@@ -53,10 +50,7 @@ def ve_sigmas(num_steps: int, sigma_min: float = 0.02, sigma_max: float = 100.0)
 
 @checked(C_1=fraction, C_2=not_negative, M=check_count)
 def iddpm_table(C_1: float = 0.001, C_2: float = 0.008, M: int = 1000) -> Tensor:
-    """The noise levels u_0 > u_1 > ... > u_M = 0 on which an iDDPM network is trained: float64 (M + 1,) (Table 1).
-
-    With the defaults from 20291.17 to u_999 = 0.00642.
-    """
+    """The levels u_0 = 20291.17 > ... > u_999 = 0.00642 > u_M = 0 of an iDDPM network: float64 (M + 1,) (Table 1)."""
 
     def alpha_bar(j):
         return math.sin(math.pi / 2 * j / (M * (C_2 + 1))) ** 2
@@ -70,8 +64,7 @@ def iddpm_table(C_1: float = 0.001, C_2: float = 0.008, M: int = 1000) -> Tensor
 def check_table(num_steps: int, sigma_min: float, sigma_max: float, C_1: float, C_2: float, M: int) -> None:
     """Refuse more steps than iDDPM's table has levels from `sigma_max` down to `sigma_min`: two would be the same."""
     u = iddpm_table(C_1, C_2, M)
-    found = ((u >= sigma_min) & (u <= sigma_max)).sum().item()
-    if num_steps > found:
+    if num_steps > (found := ((u >= sigma_min) & (u <= sigma_max)).sum().item()):
         span = f"{sigma_min:g} to {sigma_max:g}"
         raise ValueError(f"num_steps is {num_steps}, but iDDPM's table has {found} levels from {span}; take fewer.")
 
@@ -81,10 +74,7 @@ def iddpm_sigmas(
     num_steps: int, sigma_min: float = 0.002, sigma_max: float = 81.0,
     C_1: float = 0.001, C_2: float = 0.008, M: int = 1000,
 ) -> Tensor:  # fmt: skip
-    """The levels of iDDPM: evenly spaced among those of `iddpm_table` within the range (Table 1, iDDPM + DDIM).
-
-    A `sigma_max` of 81 leaves out the first eight (j_0 = 8).
-    """
+    """The levels of iDDPM: even among those of `iddpm_table` within the range; 81 leaves out eight (Table 1, j_0 = 8)."""
     u = iddpm_table(C_1, C_2, M)
     u = u[(u >= sigma_min) & (u <= sigma_max)]
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
@@ -137,10 +127,7 @@ def check_vp_range(sigma_min: float, sigma_max: float, epsilon_s: float) -> None
 
 
 class VPSchedule(LinearSchedule):
-    """The variance-preserving SDE: sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1 (Table 1, VP).
-
-    With the defaults sigma(1) = 152.16697.
-    """
+    """The variance-preserving SDE: sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1 (Table 1, VP)."""
 
     @checked(check_betas, beta_d=not_negative)
     def __init__(self, beta_d: float = 19.9, beta_min: float = 0.1):

@@ -107,9 +107,8 @@ class LabelDropout(nn.Dropout):
 class Resample(nn.Module):
     """Change the resolution by `factor`, 2 or 1/2, with a filter: (B, C, H, W) -> (B, C, H * factor, W * factor).
 
-    `taps` are its weights along either direction, symmetric and of even number: [1, 1] repeats pixels, or takes means
-    of 2x2; [1, 3, 3, 1] is smoother. Beyond its border an image counts as zero. `factor` 1 filters only and returns
-    (B, C, H + 1, W + 1), so that a 3x3 convolution of stride 2 without padding can follow.
+    `taps`, its weights along either direction: [1, 1] repeats pixels, or takes means of 2x2; [1, 3, 3, 1] is smoother.
+    `factor` 1 filters only, to (B, C, H + 1, W + 1), for a 3x3 convolution of stride 2 without padding.
     """
 
     def __init__(self, taps: Sequence[float], factor: float):
@@ -143,10 +142,7 @@ class Style:
 
 
 class UNetBlock(ResidualBlock):
-    """The block of the paper's networks, a `ResidualBlock` in a `style`: (B, in, H, W) -> (B, out, H', W').
-
-    `resample`, a `Resample`, works before the first convolution and on the shortcut.
-    """
+    """A `ResidualBlock` in the `style` of the paper's, which may `resample`: (B, in, H, W) -> (B, out, H', W')."""
 
     def __init__(
         self, in_channels: int, out_channels: int, emb_channels: int, dropout: float = 0.0, attention: bool = False,

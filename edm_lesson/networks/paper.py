@@ -1,7 +1,4 @@
-"""The three U-Nets of the paper: DDPM++, NCSN++ and ADM (Table 1, "network").
-
-They share a skeleton, `PaperUNet`, and the block `layers.UNetBlock`; each class below them says what is its own.
-"""
+"""The three U-Nets of the paper, which share a skeleton: DDPM++, NCSN++ and ADM (Table 1, "network")."""
 
 import math
 from collections.abc import Sequence
@@ -13,17 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edm_lesson.checks import checked
-from edm_lesson.networks.layers import (
-    FourierEmbedding,
-    GroupNorm,
-    LabelDropout,
-    Resample,
-    Style,
-    UNetBlock,
-    check_widths,
-    level_resolutions,
-    zero_init,
-)
+from edm_lesson.networks import layers
 
 
 class PaperUNet(nn.Module):
@@ -33,30 +20,31 @@ class PaperUNet(nn.Module):
     level, and the bottleneck a second one, which doesn't attend.
     """
 
-    style = Style()
+    style = layers.Style()
 
-    @checked(check_widths)
+    @checked(layers.check_widths)
     def __init__(
         self, img_resolution: int = 32, img_channels: int = 1, label_dim: int = 0, augment_dim: int = 0,
         model_channels: int = 128, channel_mult: Sequence[int] = (2, 2, 2), num_blocks: int = 4,
         attn_resolutions: Sequence[int] = (16,), patch_size: int = 1, dropout: float = 0.13, label_dropout: float = 0.0,
     ):  # fmt: skip
         super().__init__()
-        style, resolutions = self.style, level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
+        resolutions = layers.level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
         self.img_resolution, self.img_channels = img_resolution, img_channels
         self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
 
+        style = self.style
         noise, emb = style.channel_mult_noise * model_channels, 4 * model_channels
         self.embedding = style.embedding(noise)
         self.augment_embedding = nn.Linear(augment_dim, noise, bias=False) if augment_dim else None
         joins, bias = (emb, False) if style.labels_after_mlp else (noise, True)
         self.label_embedding = nn.Linear(label_dim, joins, bias) if label_dim else None
-        self.label_dropout = LabelDropout(label_dropout)
+        self.label_dropout = layers.LabelDropout(label_dropout)
         self.mlp = nn.Sequential(nn.Linear(noise, emb), nn.SiLU(), nn.Linear(emb, emb))
 
         def block(in_channels, out_channels, attention=False, factor=None):
-            resample = Resample(style.resample_filter, factor) if factor else None
-            return UNetBlock(in_channels, out_channels, emb, dropout, attention, resample, style)
+            resample = layers.Resample(style.resample_filter, factor) if factor else None
+            return layers.UNetBlock(in_channels, out_channels, emb, dropout, attention, resample, style)
 
         widths = [model_channels * mult for mult in channel_mult]
         levels = [(width, size in attn_resolutions) for width, size in zip(widths, resolutions, strict=True)]
@@ -69,7 +57,7 @@ class PaperUNet(nn.Module):
                 self.downs.append(block(width, width, factor=0.5))
                 skips.append(width)
             if depth and style.residual_encoder:
-                smooth, halve = Resample(style.resample_filter, factor=1), nn.Conv2d(seen, width, 3, stride=2)
+                smooth, halve = layers.Resample(style.resample_filter, factor=1), nn.Conv2d(seen, width, 3, stride=2)
                 self.residuals.append(nn.Sequential(smooth, halve))
                 seen = width
             self.encoder.append(nn.ModuleList(block(width if k == 0 else out, out, attends) for k in range(num_blocks)))
@@ -86,8 +74,8 @@ class PaperUNet(nn.Module):
                 level.append(block(width + skips.pop(), out, attends and is_asked))
                 width = out
             self.decoder.append(level)
-        self.norm_out = GroupNorm(width)
-        self.conv_out = zero_init(nn.Conv2d(width, pixels, 3, padding=1))
+        self.norm_out = layers.GroupNorm(width)
+        self.conv_out = layers.zero_init(nn.Conv2d(width, pixels, 3, padding=1))
 
     def embed(
         self, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
@@ -136,7 +124,7 @@ class DDPMpp(PaperUNet):
     Every sum of two branches is multiplied by √½, so that variance stays where both have it. Parameters: `PaperUNet`.
     """
 
-    style = Style(adaptive_scale=False, skip_scale=math.sqrt(0.5), resample_proj=True, attend_rarely=True)
+    style = layers.Style(adaptive_scale=False, skip_scale=math.sqrt(0.5), resample_proj=True, attend_rarely=True)
 
     def __init__(self, *sizes: Any, **settings: Any):
         super().__init__(*sizes, **settings)
@@ -158,7 +146,7 @@ class NCSNpp(DDPMpp):
 
     style = replace(
         DDPMpp.style,
-        embedding=FourierEmbedding,
+        embedding=layers.FourierEmbedding,
         channel_mult_noise=2,
         residual_encoder=True,
         resample_filter=(1, 3, 3, 1),
@@ -172,7 +160,7 @@ class ADM(PaperUNet):
     channels (a single one where 64 does not divide them). Parameters: `PaperUNet`, with other defaults.
     """
 
-    style = Style(labels_after_mlp=True, head_channels=64)
+    style = layers.Style(labels_after_mlp=True, head_channels=64)
 
     def __init__(self, *sizes: Any, **settings: Any):
         own = {"model_channels": 192, "channel_mult": (1, 2, 3, 4), "num_blocks": 3, "attn_resolutions": (32, 16, 8)}

@@ -1,7 +1,4 @@
-"""Sampling: steps down the noise levels, from pure noise to an image.
-
-What a sampler draws with is a `Denoiser`: anything that maps (x, sigma) to an estimate of the clean images.
-"""
+"""Sampling: steps down the noise levels, from pure noise to images, with any `Denoiser`."""
 
 from edm_lesson.samplers.edm import edm_sampler
 from edm_lesson.samplers.general import general_sampler

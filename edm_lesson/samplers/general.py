@@ -1,7 +1,4 @@
-"""The general sampler: levels, schedule, scale and solver of any column of Table 1, in any combination.
-
-The images move along x = s(t) (y + sigma(t) n), following the probability flow ODE (Eq. 4).
-"""
+"""The general sampler: levels, schedule, scale and solver of any column of Table 1, in any combination (Eq. 4)."""
 
 import math
 from collections.abc import Callable
@@ -20,10 +17,7 @@ from edm_lesson.schedules import LinearSchedule
 def ode_slope(
     denoiser: Denoiser, schedule: LinearSchedule, scale: Callable, x: Tensor, t: float
 ) -> tuple[Tensor, Tensor]:
-    """dx/dt of the probability flow ODE at time `t`, and D(x / s; sigma) (Eq. 4). One denoiser evaluation.
-
-    `schedule` is sigma(t), such as `LinearSchedule()`; `scale(sigma)` returns s and ds/dsigma, such as `unscaled`.
-    """
+    """dx/dt of the probability flow ODE at time `t`, and D(x / s; sigma), by one denoiser evaluation (Eq. 4)."""
     sigma, sigma_deriv = schedule.sigma(t).item(), schedule.sigma_deriv(t).item()
     s, s_by_sigma = scale(sigma)
     s_deriv = s_by_sigma * sigma_deriv

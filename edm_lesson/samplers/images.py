@@ -42,9 +42,8 @@ def sample_images(
 ) -> Tensor:  # fmt: skip
     """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
 
-    Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn. `settings`
-    go to `sampler`, which is called as `edm_sampler` is. The size of the images is the denoiser's, by its attributes
-    `img_channels` and `img_resolution`; the device is that of its first parameter, or the CPU where it has none.
+    Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn; `settings` go
+    to `sampler`. Their size is the denoiser's `img_channels` and `img_resolution`; they are drawn where it is.
     """
     if classes is not None:
         check_count("len(classes)", len(classes))
