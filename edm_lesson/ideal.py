@@ -33,7 +33,7 @@ class IdealDenoiser:
         return torch.softmax(-squared_distance / (2 * sigma**2), dim=1)
 
     def __call__(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        """The mean of the images that `x` (B, C, H, W) may have been, in its dtype; `sigma` a number or (B,) (Eq. 57)."""
+        """The mean of the images that `x` (B, C, H, W) may have been; `sigma` is a number or (B,) (Eq. 57)."""
         return (self.weights(x, sigma) @ self.images.flatten(1)).reshape(x.shape).to(x.dtype)  # Eq. 57
 
 

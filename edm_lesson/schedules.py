@@ -74,7 +74,7 @@ def iddpm_sigmas(
     num_steps: int, sigma_min: float = 0.002, sigma_max: float = 81.0,
     C_1: float = 0.001, C_2: float = 0.008, M: int = 1000,
 ) -> Tensor:  # fmt: skip
-    """The levels of iDDPM: even among those of `iddpm_table` within the range; 81 leaves out eight (Table 1, j_0 = 8)."""
+    """The levels of iDDPM: even among those of `iddpm_table` in the range; 81 leaves out eight (Table 1, j_0 = 8)."""
     u = iddpm_table(C_1, C_2, M)
     u = u[(u >= sigma_min) & (u <= sigma_max)]
     ramp = torch.linspace(0, 1, num_steps, dtype=torch.float64)
