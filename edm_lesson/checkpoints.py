@@ -7,7 +7,7 @@ verified before a single weight is used.
 import hashlib
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -20,7 +20,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from edm_lesson import LessonError
-from edm_lesson.config import Config, config_from_dict, config_to_dict
+from edm_lesson.config import Config, config_from_dict
 from edm_lesson.data import choose_device, data_folder
 from edm_lesson.designs import build_denoiser
 
@@ -44,17 +44,15 @@ class Checkpoint:
         try:
             module.load_state_dict(self.part(name))
         except RuntimeError as error:
-            raise LessonError(
-                f"The weights {name!r} of the checkpoint are not those of the network in its configuration: it was "
-                "written by another version of edm_lesson. Take that version, or train again."
-            ) from error
+            found = f"The weights {name!r} of the checkpoint are not those of the network in its configuration"
+            raise LessonError(f"{found}: take the version of edm_lesson that wrote it, or train again.") from error
 
 
 def save_checkpoint(
     path: str | Path, config: Config, tensors: dict[str, Tensor], keep_previous: bool = False, **state: Any
 ) -> None:
     """Write named `tensors`, the `config` and plain values to `path`; the rest is as in `save_tensors`."""
-    save_tensors(path, tensors, {"config": config_to_dict(config), "state": state}, keep_previous)
+    save_tensors(path, tensors, {"config": asdict(config), "state": state}, keep_previous)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -190,16 +188,16 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
     if not path.is_dir():
         return path
     whole, alone = path / "checkpoint.safetensors", path / "denoiser.safetensors"
-    new = alone.is_file() and whole.is_file() and alone.stat().st_mtime >= whole.stat().st_mtime
-    return alone if new and _images_seen(alone) == _images_seen(whole) else whole
+    try:
+        new = alone.stat().st_mtime >= whole.stat().st_mtime and _images_seen(alone) == _images_seen(whole)
+        return alone if new else whole
+    except Exception:  # one is missing or damaged, as is said when it is loaded
+        return whole
 
 
 def _images_seen(path):
-    try:
-        with safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()["edm_lesson"])["state"]["images_seen"]
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError):
-        return None  # damaged, as is said when it is loaded
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["edm_lesson"])["state"]["images_seen"]
 
 
 def _digest(header, tensors):

@@ -3,9 +3,7 @@
 Units: images are counted in images (not batches), noise levels in the units of the images.
 """
 
-import dataclasses
 import difflib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -165,7 +163,7 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
 
 
 def config_from_dict(*trees: Any, source: str = "configuration") -> Config:
-    """A `Config` out of nested dictionaries, checked strictly; later ones come before earlier ones."""
+    """A `Config` out of nested dictionaries, as of `dataclasses.asdict`; later ones come before earlier ones."""
     config = OmegaConf.structured(Config)
     try:
         for tree in trees:
@@ -175,14 +173,9 @@ def config_from_dict(*trees: Any, source: str = "configuration") -> Config:
         raise LessonError(f"{source}: {str(error).splitlines()[0]}") from error
 
 
-def config_to_dict(config: Config) -> dict:
-    """Nested dictionaries of plain values, ready for YAML or JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))  # tuples become lists
-
-
 def config_to_yaml(config: Config) -> str:
     """The text of a file that `load_config` reads."""
-    return OmegaConf.to_yaml(OmegaConf.create(config_to_dict(config)))
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
 def _nearest(word, words):

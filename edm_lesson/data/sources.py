@@ -108,7 +108,6 @@ def _download(name, split):
     if name != "cifar10":
         address, place = kind.mirrors[0], place / kind.__name__ / "raw"
     try:
-        place.mkdir(parents=True, exist_ok=True)
         dataset = kind(cache_folder(), train=split == "train", download=True)
     except Exception as error:  # no network, a proxy, a damaged download, a full disk, no such folder
         raise LessonError(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
 from shlex import quote
@@ -25,7 +26,7 @@ from tqdm.auto import tqdm
 from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from edm_lesson.checks import check_number
-from edm_lesson.config import Config, config_to_dict
+from edm_lesson.config import Config
 from edm_lesson.data import Images, choose_device, load_images
 from edm_lesson.designs import DESIGNS, build_augment, build_denoiser, build_loss
 from edm_lesson.training import distributed
@@ -229,8 +230,8 @@ class Trainer:
         state = checkpoint.state
         if "losses" not in state:
             raise LessonError(f"{path} holds a model alone, to sample from; training can't go on with it.")
-        now = config_to_dict(self.config) | {"images": self._data}  # older checkpoints don't say what images they saw
-        for part, before in (config_to_dict(checkpoint.config) | {"images": state.get("data", self._data)}).items():
+        now = asdict(self.config) | {"images": self._data}  # older checkpoints don't say what images they saw
+        for part, before in (asdict(checkpoint.config) | {"images": state.get("data", self._data)}).items():
             if before != now[part]:
                 raise LessonError(
                     f"The run in {self.run_dir} was started with {part} {before}, not {now[part]}. Resume it with the "
