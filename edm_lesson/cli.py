@@ -4,7 +4,6 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -228,14 +227,11 @@ def evaluate(
     import torch
 
     from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.data import choose_device
-    from edm_lesson.evaluation import Judge, batch_size_for, center_crop
-    from edm_lesson.evaluation.sweep import read_sweep, sweep, sweep_lines, sweep_points, sweep_table
+    from edm_lesson.evaluation import Judge, center_crop
+    from edm_lesson.evaluation.sweep import sweep, sweep_lines, sweep_points, sweep_table
 
     if plot and plot.suffix not in (".png", ".svg", ".pdf"):
         raise ValueError(f"--plot is {plot}; it must end in .png, .svg or .pdf.")
-    read_sweep(out)  # what is wrong there is said before anything is measured
-    device = choose_device(device)
     denoiser = load_denoiser(checkpoint, device)
     center_crop(torch.empty(1, denoiser.img_channels, *[denoiser.img_resolution] * 2))  # refuses all but digits
     points = sweep_points(
@@ -246,13 +242,11 @@ def evaluate(
         rho=numbers("--rho", rho),
         S_churn=numbers("--S-churn", s_churn),
     )
-    with going_on():
-        rows = sweep(
-            denoiser, lambda count: Judge(count, device=device), points, out, num_samples=num_samples, seeds=seeds,
-            checkpoint=checkpoint, batch_size=batch_size_for(device) if batch_size is None else batch_size,
-        )  # fmt: skip
-    print(sweep_table(rows))
-    print(f"Every seed's figures are in {out}")
+    rows = sweep(
+        denoiser, lambda count: Judge(count, device=device), points, out,
+        num_samples=num_samples, seeds=seeds, checkpoint=checkpoint, batch_size=batch_size,
+    )  # fmt: skip
+    print(f"{sweep_table(rows)}\nEvery seed's figures are in {out}")
     if plot:
         from edm_lesson.plots import curves
 
@@ -267,7 +261,7 @@ def evaluate(
 def study(
     name: Annotated[str, typer.Argument(help="ablation (the paper's Table 2 on MNIST) or choices (MNIST's own).")],
     only: Annotated[str | None, typer.Option(help="Rows, such as A,D; default: all.")] = None,
-    seeds: Annotated[int, typer.Option(help="How many times to train each row, each with another seed.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="How many times to train each row, each with another seed.")] = 1,
     images: Annotated[int | None, typer.Option(help="Train each on so many images; default: the study's own.")] = None,
     num_samples: Annotated[int, typer.Option(help="Digits per run; ratios of other numbers differ.")] = 2000,
     status: Annotated[bool, typer.Option("--status", help="Only say what is done and what is missing.")] = False,
@@ -279,36 +273,23 @@ def study(
     Example: edm-lesson study ablation --only A,D,E,F --seeds 3
     """
     from edm_lesson.evaluation import Judge
-    from edm_lesson.evaluation.study import check_study, load_study, results_of, run_study, study_table
+    from edm_lesson.evaluation.study import load_study, results_of, run_study, study_table
 
-    chosen, out = load_study(name, images), out or Path("runs", "studies", name)
-    rows = split(only) if only else list(chosen.rows)
-    check_study(chosen, rows, seeds, num_samples)
+    chosen, out = load_study(name, images, split(only) if only else ()), out or Path("runs", "studies", name)
     print(study_table(chosen, results_of(chosen, out, seeds, num_samples), seeds))
     if status:
         return
-    with going_on():
-        results = run_study(
-            chosen, lambda count: Judge(count, device=device), out, rows, seeds=seeds, num_samples=num_samples,
-            device=device,
-        )  # fmt: skip
+    results = run_study(
+        chosen, lambda count: Judge(count, device=device), out, seeds=seeds, num_samples=num_samples, device=device
+    )
     print(study_table(chosen, results, seeds))
     from edm_lesson.plots import dot_plot
 
-    ratios = {row: [found["distance_ratio"] for found in results if found["row"] == row] for row in chosen.rows}
-    label = f"distance ratio after {chosen.images:,} images"
-    dot_plot({row: values for row, values in ratios.items() if values}, label, logx=True).savefig(out / f"{name}.png")
+    ratios: dict[str, list[float]] = {}
+    for found in results:
+        ratios.setdefault(found["row"], []).append(found["distance_ratio"])
+    dot_plot(ratios, f"distance ratio after {chosen.images:,} images", logx=True).savefig(out / f"{name}.png")
     print(f"Every run's figures are in {out / f'{name}.csv'}, their picture in {out / f'{name}.png'}")
-
-
-@contextmanager
-def going_on() -> Iterator[None]:
-    """Say after Ctrl-C that nothing is lost."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print("Stopped. What was measured is kept; the same command goes on from there.", file=sys.stderr)
-        raise
 
 
 def split(text: str) -> list[str]:

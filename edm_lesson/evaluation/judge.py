@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from edm_lesson.checks import check_count
 from edm_lesson.data import choose_device, load_images, normalize, to_uint8
-from edm_lesson.evaluation.classifier import DigitClassifier, center_crop, in_batches, load_classifier
+from edm_lesson.evaluation.classifier import center_crop, in_batches, load_classifier
 from edm_lesson.evaluation.distance import distance_ratio
+from edm_lesson.evaluation.table import Row
 from edm_lesson.samplers import sample_images
 
 CONFIDENCE = 0.95  # a digit counts as recognised when the classifier is at least that sure of its class
@@ -43,12 +44,10 @@ class Judge:
     `judge.real` holds the same of the first `count` test digits, where the ratio is 1 by definition.
     """
 
-    def __init__(
-        self, count: int = 2000, classifier: DigitClassifier | None = None, device: str | torch.device | None = "cpu"
-    ) -> None:
+    def __init__(self, count: int = 2000, device: str | torch.device | None = "cpu") -> None:
         check_count("num_samples", count, minimum=2)
         device = choose_device(device)
-        self.count, self.classifier = count, classifier or load_classifier(device=device)
+        self.count, self.classifier = count, load_classifier(device=device)
         train, test = (load_images("mnist", split, device=device) for split in ("train", "test"))
         self.train_pixels = train.pixels
         self.train_features = in_batches(self.classifier.features, train.pixels)
@@ -58,7 +57,7 @@ class Judge:
         real = self.describe(self.test_features[:count], nearest[:count], test.labels[:count])
         self.real = {"distance_ratio": 1.0} | real
 
-    def describe(self, features: Tensor, nearest: Tensor, classes: Tensor | None = None) -> dict[str, Any]:
+    def describe(self, features: Tensor, nearest: Tensor, classes: Tensor | None = None) -> Row:
         """What is said of each set by itself, from its features and its distances to the nearest training digits."""
         with torch.inference_mode():
             probabilities = self.classifier.head(features).softmax(dim=1)
@@ -71,7 +70,7 @@ class Judge:
             "copies": (nearest < self.close).float().mean().item(),
         }
 
-    def __call__(self, pixels: Tensor, classes: Tensor | None = None) -> dict[str, Any]:
+    def __call__(self, pixels: Tensor, classes: Tensor | None = None) -> Row:
         if len(pixels) != self.count:
             raise ValueError(f"{len(pixels)} images were given; this judge measures sets of {self.count}.")
         pixels = center_crop(pixels.to(self.train_pixels.device))
@@ -81,18 +80,15 @@ class Judge:
         return {"distance_ratio": ratio} | self.describe(features, nearest, classes)
 
 
-def batch_size_for(device: str | torch.device) -> int:
-    """How many images at a time are sampled fastest on `device`, as measured with the lesson model."""
-    return 64 if torch.device(device).type == "cpu" else 500
-
-
-def evaluate(denoiser: nn.Module, judge: Judge, seed: int = 0, **settings: Any) -> dict[str, Any]:
+def evaluate(denoiser: nn.Module, judge: Judge, seed: int = 0, batch_size: int | None = None, **settings: Any) -> Row:
     """What `judge` says of `judge.count` samples of `denoiser`; no two seeds share an image.
 
-    `settings` go to `sample_images`: `sampler`, `num_steps`, `batch_size`, churn and so on. Of a denoiser with classes
-    these are drawn in turn, and the judge is told.
+    `settings` go to `sample_images`: `sampler`, `num_steps`, churn and so on; the `batch_size` is by default the one
+    that is fastest with the lesson model. Of a denoiser with classes these are drawn in turn, and the judge is told.
     """
+    if batch_size is None:
+        batch_size = 64 if all(parameter.is_cpu for parameter in denoiser.parameters()) else 500
     count, label_dim = judge.count, getattr(denoiser, "label_dim", 0)
+    settings |= {"seed": seed * count, "classes": range(label_dim) or None, "batch_size": batch_size}
     asked = {"classes": torch.arange(count) % label_dim} if label_dim else {}
-    samples = sample_images(denoiser, count, seed=seed * count, classes=range(label_dim) or None, **settings)
-    return judge(to_uint8(samples), **asked)
+    return judge(to_uint8(sample_images(denoiser, count, **settings)), **asked)

@@ -1,8 +1,4 @@
-"""Sweeps: how good a model's digits are over sampler, solver, steps, sigma_max, rho and churn, in one CSV file.
-
-A row is one sampling seed at one setting, or real digits. A sweep that was stopped is taken up where it stopped: rows
-that the file has are not measured again.
-"""
+"""Sweeps: how good a model's digits are over sampler, solver, steps, sigma_max, rho and churn, a row for each seed."""
 
 import hashlib
 import math
@@ -11,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +14,7 @@ from torch import nn
 from edm_lesson.checks import check_choice, check_count, check_levels, check_number
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation.judge import Judge, evaluate
-from edm_lesson.evaluation.table import MEASURES, WORDS, Row, TableFile, as_text, summary, text_table
+from edm_lesson.evaluation.table import WORDS, Row, TableFile, as_text, summary, text_table
 
 SETTINGS = {
     "design": ("edm",), "solver": (None,), "num_steps": (18,), "sigma_max": (None,), "rho": (7.0,), "S_churn": (0.0,),
@@ -52,15 +47,13 @@ def sweep_points(**choices: Sequence) -> list[Row]:
 
 def sweep(
     denoiser: nn.Module, make_judge: Callable[[int], Judge], points: Sequence[Row], path: Path | str, *,
-    num_samples: int = 2000, seeds: int = 3, checkpoint: str = "", progress: bool = True, **settings: Any,
+    num_samples: int = 2000, seeds: int = 3, checkpoint: str = "", batch_size: int | None = None,
 ) -> list[Row]:  # fmt: skip
-    """Measure `denoiser` at each of `points` with each of `seeds` seeds: the rows, that of real digits last.
+    """Measure what the CSV file `path` lacks of `points`, each with `seeds` seeds: all rows, that of real digits last.
 
-    The CSV file `path` is read first, and every row is added to it as soon as it is measured, with the name of the
-    `checkpoint`; several processes may add to one file. All points get their first seed, then their second, and so on.
-    `make_judge(num_samples)` is called where a row is missing. `settings`, such as the batch size, go to `evaluate`.
+    All points get their first seed, then their second, and so on. `make_judge(num_samples)` is called where a row is
+    missing. The name of the `checkpoint` is only written down: models are told apart by their weights.
     """
-    check_count("num_samples", num_samples, minimum=2)
     check_count("seeds", seeds)
     judge_once = cache(lambda: make_judge(num_samples))
 
@@ -70,24 +63,18 @@ def sweep(
             return judge.real
         design, started = DESIGNS[row["design"]], time.perf_counter()
         chosen = {name: row[name] for name in SETTINGS if name != "design" and row[name] is not None}
-        found = evaluate(denoiser, judge, row["seed"], sampler=design.sample, **chosen, **settings)
-        nfe, seconds = design.nfe(row["num_steps"], row["solver"]), round(time.perf_counter() - started, 2)
-        return found | {"nfe": nfe, "seconds": seconds}
+        found = evaluate(denoiser, judge, row["seed"], batch_size, sampler=design.sample, **chosen)
+        found["nfe"] = design.nfe(row["num_steps"], row["solver"])
+        return found | {"seconds": round(time.perf_counter() - started, 2)}
 
     about = {"weights": digest(denoiser), "num_samples": num_samples, "checkpoint": checkpoint}
     wanted = [about | point | {"seed": seed} for seed in range(seeds) for point in points]
-    wanted.append({"weights": REAL, "num_samples": num_samples})
-    return sweep_file(path).complete(wanted, measure, progress)
-
-
-def sweep_file(path: Path | str) -> TableFile:
-    """The CSV file of one or more sweeps."""
-    return TableFile(path, KEY, ("nfe", *MEASURES[:4], "seconds", "as_asked", "class_shares", "checkpoint"))
+    return TableFile(path, KEY).complete([*wanted, {"weights": REAL, "num_samples": num_samples}], measure)
 
 
 def read_sweep(path: Path | str) -> list[Row]:
     """The rows of a sweep's CSV file."""
-    return list(sweep_file(path).read().values())
+    return list(TableFile(path, KEY).read().values())
 
 
 def digest(denoiser: nn.Module) -> str:
@@ -105,9 +92,8 @@ def groups_of(rows: Sequence[Row]) -> list[tuple[dict[str, str], list[Row]]]:
     varied = [name for name in SETTINGS if len({row[name] for row in rows}) > 1] or ["num_steps"]
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in varied), []).append(row)
-    texts = [["–" if v is None else v if isinstance(v, str) else f"{v:.4g}" for v in values] for values in groups]
-    return [(dict(zip(varied, text, strict=True)), group) for text, group in zip(texts, groups.values(), strict=True)]
+        groups.setdefault(tuple(as_text(row[name]) or "–" for name in varied), []).append(row)
+    return [(dict(zip(varied, values, strict=True)), group) for values, group in groups.items()]
 
 
 def sweep_table(rows: Sequence[Row]) -> str:
@@ -118,8 +104,8 @@ def sweep_table(rows: Sequence[Row]) -> str:
     return text_table(lines)
 
 
-def sweep_lines(rows: Sequence[Row], measure: str = "distance_ratio") -> tuple[str, dict[str, tuple]]:
-    """What to draw of a sweep: the name of the x axis, and {line: (x, lists of one value per seed)}, sorted by x.
+def sweep_lines(rows: Sequence[Row]) -> tuple[str, dict[str, tuple]]:
+    """What to draw of a sweep: the name of the x axis, and {line: (x, lists of one ratio per seed)}, sorted by x.
 
     x is the number of network evaluations where that varies, or else the number that does and that all rows have.
     """
@@ -130,5 +116,5 @@ def sweep_lines(rows: Sequence[Row], measure: str = "distance_ratio") -> tuple[s
     for values, group in groups:
         values.pop("num_steps" if x == "nfe" else x, None)
         line = ", ".join(text if name in WORDS else f"{name} {text}" for name, text in values.items())
-        lines.setdefault(line, []).append((group[0][x], [row[measure] for row in group]))
+        lines.setdefault(line, []).append((group[0][x], [row["distance_ratio"] for row in group]))
     return x, {line: tuple(zip(*sorted(points), strict=True)) for line, points in lines.items()}

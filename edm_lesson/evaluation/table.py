@@ -1,8 +1,10 @@
 """Measurements as rows of a CSV file, each added as soon as it is there, and as a table of text."""
 
 import csv
-import io
+import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
+from io import StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,14 @@ from edm_lesson.training.run import write_text
 Row = dict[str, Any]
 WORDS = ("checkpoint", "weights", "design", "solver", "class_shares", "study", "row")  # the other columns are numbers
 MEASURES = ("distance_ratio", "recognised", "nearest", "copies", "as_asked")
+SHARES = ("recognised", "copies", "as_asked")
 
 
 class TableFile:
-    """The rows in the CSV file `path`, told apart by their values in the columns `key`; several processes may add some.
+    """The rows in a CSV file, told apart by their values in the columns `key`; several processes may add some."""
 
-    Rows are dictionaries. What a file of an earlier version lacks of the `other` columns is None.
-    """
-
-    def __init__(self, path: Path | str, key: tuple[str, ...], other: tuple[str, ...]) -> None:
-        self.path, self.key, self.columns = Path(path), key, (*key, *other)
+    def __init__(self, path: Path | str, key: tuple[str, ...]) -> None:
+        self.path, self.key = Path(path), key
         if self.path.suffix != ".csv":
             raise LessonError(f"Measurements are kept in a .csv file; {path} is none.")
 
@@ -39,10 +39,9 @@ class TableFile:
         rows = {}
         try:
             text = self.path.read_text(encoding="utf-8")
-            lines = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
-            names = lines.fieldnames or []
-            if not set(self.key) <= set(names) <= set(self.columns):
-                raise ValueError(f"its columns are {', '.join(names) or 'none'}")
+            lines = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+            if not set(self.key) <= set(lines.fieldnames or ()):
+                raise ValueError(f"its columns are {', '.join(lines.fieldnames or ['none'])}")
             for number, line in enumerate(lines, 2):
                 if None in line or None in line.values() or not line["distance_ratio"]:
                     raise ValueError(f"line {number} has too few or too many values")
@@ -57,19 +56,22 @@ class TableFile:
         """Add `row`, in place of one with the same key."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
-            text = io.StringIO()
-            table = csv.writer(text, lineterminator="\n")
-            table.writerow(self.columns)
-            for each in (self.read() | {self.key_of(row): row}).values():
-                table.writerow(as_text(each.get(name)) for name in self.columns)
+            rows, text = (self.read() | {self.key_of(row): row}).values(), StringIO()
+            columns = dict.fromkeys([*self.key, *chain(*rows)])
+            table = csv.DictWriter(text, columns, lineterminator="\n")
+            table.writeheader()
+            table.writerows({name: as_text(value) for name, value in each.items()} for each in rows)
             write_text(self.path, text.getvalue())
 
-    def complete(self, wanted: Sequence[Row], measure: Callable[[Row], Row], progress: bool = False) -> list[Row]:
+    def complete(self, wanted: Sequence[Row], measure: Callable[[Row], Row], progress: bool = True) -> list[Row]:
         """The `wanted` rows; what `measure` says of a row that is not in the file is added at once."""
-        missing = [row for row in wanted if self.key_of(row) not in self.read()]
-        for row in tqdm(missing, unit="row", disable=not (progress and missing)):
-            if self.key_of(row) not in self.read():  # another process may have been here
-                self.add(row | measure(row))
+        try:
+            for row in tqdm(wanted, unit="row", disable=not progress):
+                if self.key_of(row) not in self.read():  # another process may have been here
+                    self.add(row | measure(row))
+        except KeyboardInterrupt:
+            print("Stopped. What was measured is kept; the same command goes on from there.", file=sys.stderr)
+            raise
         rows = self.read()
         return [rows[self.key_of(row)] for row in wanted]
 
@@ -87,16 +89,14 @@ def mean_and_spread(values: Collection[float], scale: float = 1.0, digits: int =
     return f"{middle:.{digits}f}" + (f" ± {spread:.{digits}f}" if len(values) > 1 else "")
 
 
-def summary(rows: Iterable[Row], measures: Iterable[str] = MEASURES) -> dict[str, str]:
+def summary(rows: Sequence[Row], measures: Iterable[str] = MEASURES) -> dict[str, str]:
     """{title: mean ± spread over `rows`} of those `measures` that they have, for a table."""
-    cells = {}
-    for name in measures:
-        if values := [row[name] for row in rows if row.get(name) is not None]:
-            number = name in ("distance_ratio", "nearest")  # the others are shares
-            cells[name.replace("_", " ")] = (
-                mean_and_spread(values) if number else mean_and_spread(values, 100, 1) + " %"
-            )
-    return cells
+    found = {name: [row[name] for row in rows if row.get(name) is not None] for name in measures}
+    return {
+        name.replace("_", " "): mean_and_spread(values, 100, 1) + " %" if name in SHARES else mean_and_spread(values)
+        for name, values in found.items()
+        if values
+    }
 
 
 def text_table(lines: list[dict[str, str]], left: Collection[str] = ()) -> str:

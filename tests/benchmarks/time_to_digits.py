@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edm_lesson.config import load_config
 from edm_lesson.data import choose_device, load_images
-from edm_lesson.evaluation import Judge, batch_size_for, evaluate
+from edm_lesson.evaluation import Judge, evaluate
 from edm_lesson.training import Trainer, images_in
 from edm_lesson.training.run import describe_environment
 
@@ -43,7 +43,7 @@ def main():
     judge, trainer, looks = Judge(device=device), Trainer(config, images, options.out, device), []
     for look in range(1, options.looks + 1):
         trainer.train(until=max(1, budget * look // options.looks))
-        row = evaluate(trainer.ema_denoiser, judge, num_steps=18, batch_size=batch_size_for(device), progress=True)
+        row = evaluate(trainer.ema_denoiser, judge, num_steps=18, progress=True)
         looks.append({"images": trainer.images_seen, "seconds": trainer.seconds, **row})
         print(
             f"{trainer.images_seen:10,} images  {trainer.seconds:7.0f} s  ratio {row['distance_ratio']:6.2f}  "
