@@ -102,7 +102,8 @@ def check_images(name: str, x: Any, img_channels: int | None = None, like: Tenso
     if img_channels is not None and x.shape[1] != img_channels:
         raise ValueError(f"{name} has {x.shape[1]} channels, shape {tuple(x.shape)}; this model takes {img_channels}.")
     if like is not None and x.shape[1:] != like.shape[1:]:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {str(tuple(like.shape[1:]))[1:]}.")
+        wanted = ", ".join(map(str, like.shape[1:]))
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {wanted}).")
 
 
 def readable(tensor: Tensor) -> bool:

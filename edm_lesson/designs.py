@@ -42,7 +42,7 @@ class Design:
 
         `settings`: other `sigma_min` and `sigma_max` than the design's own, and what its levels take, such as `rho`.
         """
-        wanted = [settings.pop(name, getattr(self, name)) for name in ("sigma_min", "sigma_max")]
+        wanted = (settings.pop(name, getattr(self, name)) for name in ("sigma_min", "sigma_max"))
         span = clip_range(denoiser, *wanted)
         return {
             "levels": self.levels(num_steps, *span, **settings),
@@ -54,9 +54,7 @@ class Design:
     def sample(
         self, denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, **settings: Any
     ) -> Tensor:
-        """Images like `latents` from any denoiser; called as `edm_sampler` is, with `settings` of `rows` and of
-        `general_sampler`, which come before the design's own.
-        """
+        """Images like `latents`; called as `edm_sampler`, with other `settings` of `rows` and of `general_sampler`."""
         own = {name: settings.pop(name) for name in ("num_steps", "sigma_min", "sigma_max", "rho") if name in settings}
         return general_sampler(denoiser, latents, class_labels, **self.rows(denoiser, **own) | settings)
 

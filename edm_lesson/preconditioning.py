@@ -15,10 +15,10 @@ from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 class Precond(nn.Module):
-    """The denoiser D around a raw network F (Eq. 7). A design adds `coefficients(sigma)`, each shaped like `sigma`.
+    """The denoiser D around a raw network F (Eq. 7). A design adds `coefficients(sigma)`: c_skip, c_out, c_in, c_noise.
 
-    `network(x, c_noise, class_labels, augment_labels)` is F, whose attributes for sizes are taken over where it has
-    them. [`sigma_min`, `sigma_max`] is the range of noise levels that samplers may ask for.
+    F is `network(x, c_noise, class_labels, augment_labels)`; its `img_channels`, `img_resolution`, `label_dim` and
+    `augment_dim` are taken over where it has them. Samplers may ask for levels in [`sigma_min`, `sigma_max`].
     """
 
     def __init__(self, network: Callable, sigma_min: float = 0.0, sigma_max: float = math.inf):
@@ -110,8 +110,8 @@ class VEPrecond(Precond):
 class IDDPMPrecond(Precond):
     """iDDPM's: the network is asked for the noise and told how far down a table of `M` levels it is (Table 1, iDDPM).
 
-    `C_1`, `C_2` and `M` make the table, `iddpm_table`. Levels between those of the table are told as the nearest. A
-    network that also answers with learned variances, as many channels behind the image's, is heard without them.
+    `C_1`, `C_2` and `M` make `iddpm_table`; levels in between are told as the nearest of it. Variances that a network
+    has learned, as many channels behind the image's, are left out.
     """
 
     def __init__(self, network: Callable, C_1: float = 0.001, C_2: float = 0.008, M: int = 1000):

@@ -184,8 +184,8 @@ def level_resolutions(
     """The resolution of each level of a U-Net, the highest first, all whole numbers, some of which may attend."""
     levels = len(channel_mult)
     if img_resolution % (factor := patch_size * 2 ** (levels - 1)):
-        wanted = f"{levels} levels need a multiple of {factor}"
-        raise ValueError(f"img_resolution is {img_resolution}; {wanted}. Pad the images, or shorten channel_mult.")
+        wanted = f"{levels} levels need a multiple of {factor}. Pad the images, or take fewer levels in channel_mult"
+        raise ValueError(f"img_resolution is {img_resolution}; {wanted}.")
     resolutions = [img_resolution // patch_size // 2**level for level in range(levels)]
     if unknown := sorted(set(attn_resolutions) - set(resolutions)):
         raise ValueError(f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}.")

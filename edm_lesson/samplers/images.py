@@ -16,8 +16,7 @@ from edm_lesson.samplers.prepare import Denoiser
 class SeededNoise:
     """Noise with a seed of its own for every image, so that an image does not depend on its batch.
 
-    Drawn on the CPU, so that every device gets the same. `SeededNoise(range(8)).latents((1, 28, 28))` are
-    latents (8, 1, 28, 28); its method `randn_like` goes into a sampler and draws on from there.
+    Drawn on the CPU, so that every device gets the same: first `latents`, then what a sampler asks of `randn_like`.
     """
 
     def __init__(self, seeds: Iterable[int], device: str | torch.device = "cpu"):
