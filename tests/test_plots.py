@@ -92,13 +92,14 @@ def test_pictures_are_drawn_from_tensors_on_any_device_and_with_gradients():
     drawn = [
         plots.image_grid(images),
         plots.strip([images, images], ["x", "D"]),
-        plots.denoising(images[0], images[0], images[0], 0.5),
+        plots.panels([images[0], there(torch.eye(8))], ["x", "weights"], mark=(4, 4)),
         plots.pixel_values([images], ["x"]),
         plots.attention(images[0], images[0], there(torch.ones(2, 2)), (0, 0)),
         plots.curves({"a": (level, level)}, "σ", "loss", logx=True),
         plots.steps({"a": level}),
-        plots.training_levels(level, {"a": (level, level)}, "loss"),
+        plots.curves({"a": (level, level)}, "σ", "loss", logx=True, draws=level, xlim=(0.01, 10)),
         plots.heatmap(there(torch.eye(2)), "x", "y"),
+        plots.paths({"a": (level, there(torch.ones(20, 3)), "t", "x", {"o": level[:2], "*": (0, level[2])})}, 1),
         plots.clouds({"a": there(torch.ones(3, 2))}),
         plots.dashboard({"a": ({"b": (level, level)}, "x", "")}, images),
     ]

@@ -7,7 +7,6 @@ from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpec
 from nbclient import NotebookClient
 from nbclient.output_widget import OutputWidget
 from nbformat import NotebookNode
-from traitlets import default
 
 
 class ThisPython(KernelSpecManager):
@@ -18,14 +17,6 @@ class ThisPython(KernelSpecManager):
         if kernel_name == NATIVE_KERNEL_NAME:
             return KernelSpecManager(kernel_dirs=[]).get_kernel_spec(kernel_name)
         return super().get_kernel_spec(kernel_name)
-
-
-class KernelManager(AsyncKernelManager):
-    """Starts kernels of `ThisPython`."""
-
-    @default("kernel_spec_manager")
-    def _this_python(self):
-        return ThisPython()
 
 
 class QuietOutput(OutputWidget):
@@ -46,7 +37,8 @@ def kernel_environment(**changes: str) -> dict[str, str]:
 
 def execute(client: NotebookClient, **changes: str) -> NotebookNode:
     """Execute the notebook of an nbclient in a kernel of this Python; `changes` are made in its environment."""
-    client.kernel_name, client.kernel_manager_class = NATIVE_KERNEL_NAME, KernelManager
+    client.kernel_name = NATIVE_KERNEL_NAME
+    client.km = AsyncKernelManager(kernel_name=NATIVE_KERNEL_NAME, kernel_spec_manager=ThisPython())
     client.extra_arguments = ["--IPKernelApp.log_level=40"]  # no warnings about how the kernel is connected
     client.widget_registry["@jupyter-widgets/output"]["OutputModel"] = QuietOutput
     return client.execute(env=kernel_environment(**changes))

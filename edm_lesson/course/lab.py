@@ -1,11 +1,15 @@
 """Where the notebooks are, and copies of them to work on."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import nbformat
+
 from edm_lesson import LessonError
+from edm_lesson.course.kernel import kernel_environment
 
 PACKAGE = Path(__file__).resolve().parents[1]
 IN_REPOSITORY = (PACKAGE.parent / "notebooks" / "notation.md").exists()  # else in an installed wheel
@@ -26,23 +30,19 @@ def open_lab(folder: Path = Path("lab"), options: Sequence[str] = ()) -> int:
 
     Nothing is overwritten. Returns JupyterLab's exit status.
     """
-    import nbformat
-
-    from edm_lesson.course.kernel import kernel_environment
-
     folder.mkdir(parents=True, exist_ok=True)
     for path in [*find_notebooks(), NOTEBOOKS / "notation.md"]:
         if (folder / path.name).exists():
             continue
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":
-            notebook = nbformat.reads(text, as_version=4)
+            notebook = nbformat.read(path, as_version=4)
             notebook.metadata.pop("widgets", None)
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     cell.update(outputs=[], execution_count=None)
-            text = nbformat.writes(notebook) + "\n"
-        (folder / path.name).write_text(text, encoding="utf-8")
+            nbformat.write(notebook, folder / path.name)
+        else:
+            shutil.copyfile(path, folder / path.name)
         print(f"copied {path.name} to {folder}")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
     command += ["--ServerApp.kernel_spec_manager_class=edm_lesson.course.kernel.ThisPython", *options]

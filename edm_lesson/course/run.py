@@ -41,20 +41,15 @@ def run_course(
     `setting` is the parameter of that name, where a notebook has it. Once all have run, a `LessonError` names the
     notebooks and cells that failed; their tracebacks were printed by then.
     """
-    notebooks = find_notebooks(only)
-    settings = [f"{name}={value}" for name, value in (parameters or {}).items()]
-    chosen = OmegaConf.to_container(OmegaConf.from_dotlist(settings))
-    known = {path: papermill.inspect_notebook(path) for path in notebooks}
-    names = set().union(*known.values())
-    if unknown := sorted(set(chosen) - names):
-        raise LessonError(
-            f"No notebook has a parameter {unknown[0]!r}; there are {', '.join(sorted(names)) or 'none'}."
-        )
+    settings = OmegaConf.from_dotlist([f"{name}={value}" for name, value in (parameters or {}).items()])
+    known = {path: papermill.inspect_notebook(path) for path in find_notebooks(only)}
+    names = sorted(set().union(*known.values()))
+    if unknown := [name for name in settings if name not in names]:
+        raise LessonError(f"No notebook has a parameter {unknown[0]!r}; there are {', '.join(names) or 'none'}.")
 
-    chosen, out = {"setting": setting, **chosen}, Path(out)
+    chosen, rows, failures = {"setting": setting, **OmegaConf.to_container(settings)}, [], []
     out.mkdir(parents=True, exist_ok=True)
-    rows, failures = [], []
-    for path in notebooks:
+    for path in known:
         started = time.perf_counter()
         failure = _execute(path, out / path.name, {name: chosen[name] for name in chosen if name in known[path]})
         rows.append((path.name, time.perf_counter() - started, "FAILED" if failure else "ok"))
@@ -69,21 +64,16 @@ def run_course(
 
 def _execute(path, copy, parameters):
     """Execute one notebook into its copy: None, or its failure in a line; the traceback is printed."""
-    where = path.parent if IN_REPOSITORY else copy.parent.parent  # from either, `../runs` is where runs are kept
+    folder = path.parent if IN_REPOSITORY else copy.parent.parent  # from either, `../runs` is where runs are kept
     try:
         executed = papermill.execute_notebook(
-            path, copy, parameters, "edm_lesson", kernel_name="python3", cwd=where, progress_bar={"desc": path.stem}
+            path, copy, parameters, "edm_lesson", kernel_name="python3", cwd=folder, progress_bar={"desc": path.stem}
         )
+        errors = [("a slider's function", error) for error in errors_under_sliders(executed)]
     except papermill.PapermillExecutionError as error:
-        _print_plainly(error.traceback)
-        return f"cell {error.cell_index} (In [{error.exec_count}]) raised {error.ename}: {error.evalue}"
+        errors = [(f"cell {error.cell_index} (In [{error.exec_count}])", error)]
     except Exception as error:  # whatever stopped the kernel, the others still run
         return f"{type(error).__name__}: {error}"
-    if errors := errors_under_sliders(executed):
-        _print_plainly(errors[0].traceback)
-        return f"a slider's function raised {errors[0].ename}: {errors[0].evalue}"
-
-
-def _print_plainly(traceback):
-    """Print a traceback's lines without the colours of a terminal."""
-    print(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(traceback)))
+    for where, error in errors[:1]:
+        print(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)))  # without the colours of a terminal
+        return f"{where} raised {error.ename}: {error.evalue}"

@@ -32,16 +32,13 @@ def errors_under_sliders(notebook: NotebookNode) -> list[NotebookNode]:
 def describe_widgets(notebook: NotebookNode) -> None:
     """Say in words, for those who read on a code host, what sliders are for and how bars of progress ended."""
     widgets = widget_models(notebook)
-
-    def parts(model):
-        return [widgets[child.removeprefix("IPY_MODEL_")]["state"] for child in model["state"].get("children", [])]
-
     for data in [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]:
         if model := widgets.get(data.get(WIDGET_VIEW, {}).get("model_id")):
-            names = [part["description"] for part in parts(model) if part.get("description")]
-            values = [html.unescape(part["value"]) for part in parts(model) if isinstance(part.get("value"), str)]
-            ended = " ".join("".join(values).split())
-            data["text/plain"] = f"Run the notebook to move {', '.join(names)}." if names else ended
+            parts = [widgets[child.removeprefix("IPY_MODEL_")]["state"] for child in model["state"].get("children", [])]
+            names = [part["description"] for part in parts if part.get("description")]
+            ended = " ".join(part["value"] for part in parts if isinstance(part.get("value"), str))
+            told = f"Run the notebook to move {', '.join(names)}." if names else html.unescape(ended)
+            data["text/plain"] = " ".join(told.split())
 
 
 def steady(notebook: NotebookNode) -> NotebookNode:

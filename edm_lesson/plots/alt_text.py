@@ -1,100 +1,70 @@
 """What a figure shows, in words: notebooks store them beside the picture, for readers who don't see it."""
 
-import math
-from collections.abc import Iterable
-from itertools import groupby
-
-from matplotlib.container import BarContainer, ErrorbarContainer
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
-
-MOST_LINES = 8
 
 
 def describe(fig: Figure) -> str:
     """The alternative text of a figure: its images with their titles; its charts with where each line begins, ends
     and turns, and what the axes run over."""
     axes = [axis for axis in fig.axes if axis.get_label() != "<colorbar>"]
-    parts = [fig.get_suptitle()]
-    for are_images, group in groupby(axes, _is_image):
-        alike = list(group)
-        parts += [_images(alike)] if are_images else [_chart(axis) for axis in alike]
+    charts = [axis for axis in axes if not axis.images or (axis.axison and len(axis.get_xticks()))]
+    parts = [fig.get_suptitle(), _images([axis for axis in axes if axis not in charts]), *map(_chart, charts)]
     ended = " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts if part)
     return " ".join(ended.split())
 
 
-def _is_image(axis):
-    return bool(axis.images) and not len(axis.get_xticks())
-
-
-def rows_of_images(rows: int, columns: int, labels: Iterable[str], row_labels: Iterable[str]) -> str:
-    """What an image stands for that shows several: how many, their headings, and the names of their rows."""
-    count = f"{rows} rows of {columns} images" if rows > 1 else f"{columns} images"
-    headings, names = "; ".join(filter(None, labels)), ", ".join(dict.fromkeys(row_labels))
-    return "; rows ".join(filter(None, [": ".join(filter(None, [count, headings])), names]))
-
-
 def _images(axes):
-    """Images without scales: how many, their titles, and what else is known of them."""
-    titles, notes = (
-        [text for text in dict.fromkeys(texts) if text and not text.startswith("_")]
-        for texts in ([axis.get_title() for axis in axes], [axis.images[0].get_label() for axis in axes])
-    )
-    told = [*notes, *titles] if len(axes) == 1 else [f"{len(axes)} images", *notes, "; ".join(titles)]
-    return ": ".join(filter(None, told)) or "Image"
+    count = f"{len(axes)} images" if len(axes) > 1 else ""
+    labels = [axis.images[0].get_label() for axis in axes if not axis.images[0].get_label().startswith("_")]
+    titles = dict.fromkeys(axis.get_title() for axis in axes if axis.get_title())
+    return ": ".join(filter(None, [count, *labels, "; ".join(titles)]))
 
 
 def _chart(axis):
     """Lines, bars and points over their axes; or, without axes, the words of a diagram."""
     if not axis.axison:
         return "Diagram: " + ", ".join(text.get_text() for text in axis.texts if text.get_text())
-    maps = [f"a map of values from {image.norm.vmin:.3g} to {image.norm.vmax:.3g}" for image in axis.images]
-    points = [f"{len(c.get_offsets())} {c.get_label()}" for c in axis.collections if not c.get_label().startswith("_")]
-    shown = "; ".join([*maps, *_lines(axis), *_bars(axis), *points])
-    told = [f"{axis.get_title()}: {shown}" if axis.get_title() else f"Chart: {shown}"]
-    for direction, label, limits, scale in [
-        ("Across", axis.get_xlabel(), axis.get_xlim(), axis.get_xscale()),
-        ("Up", axis.get_ylabel(), axis.get_ylim(), axis.get_yscale()),
-    ]:
-        if label:
-            spacing = ", logarithmic" if scale == "log" else ""
-            told.append(f"{direction}: {label}, {limits[0]:.3g} to {limits[1]:.3g}{spacing}")
-    return ". ".join(told)
+    told = f"{axis.get_title() or 'Chart'}: {'; '.join(_content(axis))}"
+    for direction, scale in (("Across", axis.xaxis), ("Up", axis.yaxis)):
+        if label := scale.get_label_text():
+            start, end = scale.get_view_interval()
+            spacing = ", logarithmic" if scale.get_scale() == "log" else ""
+            told += f". {direction}: {label}, {start:.3g} to {end:.3g}{spacing}"
+    return told
 
 
-def _lines(axis):
-    names = {line: line.get_label() for line in axis.lines}
-    names |= {bars[0]: bars.get_label() for bars in axis.containers if isinstance(bars, ErrorbarContainer)}
-    named = [line for line, name in names.items() if not name.startswith("_")]
-    others = [line for line in names if line not in named and len(line.get_xdata()) > 2]
-    told = [f"{names[line]}: {_course(line, axis.xaxis_inverted())}" for line in named[:MOST_LINES]]
-    told += [f"{len(named) - MOST_LINES} more lines"] if len(named) > MOST_LINES else []
-    return told + ([f"{len(others)} lines" if len(others) > 1 else _course(others[0])] if others else [])
+def _content(axis):
+    for image in axis.images:
+        yield f"a map of values from {image.norm.vmin:.3g} to {image.norm.vmax:.3g}"
+    named = [line for line in axis.lines if not line.get_label().startswith("_")]
+    others = [line for line in axis.lines if line not in named and line.get_linestyle() != "None"]
+    others = [line for line in others if len(line.get_xdata()) > 2]
+    yield from [f"{line.get_label()}: {_course(line)}" for line in named[:8]]
+    yield from [f"{len(named) - 8} more lines"] if len(named) > 8 else []
+    yield from [f"{len(others)} lines"] if len(others) > 1 else map(_course, others)
+    for patch in axis.patches:
+        if isinstance(patch, StepPatch):
+            values, edges, _ = patch.get_data()
+            yield f"a histogram, highest near {edges[values.argmax() :][:2].mean():.3g}"
+        elif not patch.get_label().startswith("_"):
+            yield f"{patch.get_label()}: {patch.get_width():.3g}"
+    for points in axis.collections:
+        if not points.get_label().startswith("_"):
+            yield f"{len(points.get_offsets())} {points.get_label()}"
 
 
-def _course(line, backwards=False):
+def _course(line):
     """Where a line begins and ends, and the lowest and highest places between; of single marks, where they are."""
-    points = sorted([(x, y) for x, y in line.get_xydata() if math.isfinite(y)], reverse=bool(backwards))
-    if not points:
-        return "nothing"
-    (start, first), (end, last) = points[0], points[-1]
-    if len(points) == 1:
-        return f"at ({start:.3g}, {first:.3g})"
+    points = line.get_xydata()[np.isfinite(line.get_ydata())]
+    x, y = points[points[:, 0].argsort(kind="stable")][:: -1 if line.axes.xaxis_inverted() else 1].T
+    if len(x) < 2:
+        return f"at ({x[0]:.3g}, {y[0]:.3g})" if len(x) else "nothing"
     if line.get_linestyle() == "None":
-        return f"{len(points)} marks from {start:.3g} to {end:.3g}"
-    (lowest, low), (highest, high) = (choose(points, key=lambda point: point[1]) for choose in (min, max))
-    notable = max(0.1 * (high - low), 0.01 * abs(high))
-    told = f"from {first:.3g} to {last:.3g}"
-    told += f", lowest {low:.3g} at {lowest:.3g}" if min(first, last) - low > notable else ""
-    return told + (f", highest {high:.3g} at {highest:.3g}" if high - max(first, last) > notable else "")
-
-
-def _bars(axis):
-    for steps in [patch.get_data() for patch in axis.patches if isinstance(patch, StepPatch)]:
-        tallest = steps.values.argmax()
-        yield f"a histogram, highest near {steps.edges[tallest : tallest + 2].mean():.3g}"
-    for bars in [
-        bars for bars in axis.containers if isinstance(bars, BarContainer) and bars.orientation == "horizontal"
-    ]:
-        names = axis.yaxis.get_major_formatter().format_ticks(axis.yaxis.get_majorticklocs())
-        yield from (f"{name}: {bar.get_width():.3g}" for name, bar in zip(names, bars, strict=True))
+        return f"{len(x)} marks from {x[0]:.3g} to {x[-1]:.3g}"
+    low, high = y.argmin(), y.argmax()
+    notable = max(0.1 * (y[high] - y[low]), 0.01 * abs(y[high]))
+    told = f"from {y[0]:.3g} to {y[-1]:.3g}"
+    told += f", lowest {y[low]:.3g} at {x[low]:.3g}" if min(y[0], y[-1]) - y[low] > notable else ""
+    return told + (f", highest {y[high]:.3g} at {x[high]:.3g}" if y[high] - max(y[0], y[-1]) > notable else "")

@@ -29,7 +29,10 @@ STYLE = {
     "grid.alpha": 0.3,
     "font.size": 11,
     "axes.titlesize": 11,
+    "figure.titlesize": 11,
+    "legend.frameon": False,
     "axes.titley": 1.0,  # looking for a better place takes a fifth of a figure's time
+    "image.interpolation": "nearest",
     "figure.dpi": 100,
 }
 # Four of Wong's palette, black and a wine red: told apart by colour-blind readers and, with 3:1, against white.
@@ -78,10 +81,10 @@ def on_cpu(value: Any) -> Any:
     return [on_cpu(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def figure(rows: int = 1, columns: int = 1, size: Pair | None = None, **subplots: Any) -> tuple[Figure, np.ndarray]:
-    """A figure for which a layout is found, and its axes, always a 2-D array."""
+def figure(rows: int = 1, columns: int = 1, size: Pair | None = None, **subplots: Any) -> tuple[Figure, Any]:
+    """A figure for which a layout is found, and its axes as `subplots` gives them."""
     fig = Figure(size, layout="constrained")
-    return fig, fig.subplots(rows, columns, squeeze=False, **subplots)
+    return fig, fig.subplots(rows, columns, **subplots)
 
 
 class PowersOfTen(LogFormatter):
@@ -95,14 +98,33 @@ class PowersOfTen(LogFormatter):
         return f"10{raised}" if math.isclose(x, 10.0**exponent) else f"{x:g}"
 
 
-def set_logarithmic(axis: Axes, names: str) -> None:
-    """Make those axes of `axis` logarithmic that `names` lists: "", "x", "y" or "xy"."""
-    for name in names:
+def chart(axis: Axes, lines: Lines, logarithmic: str = "", lone: int = 4, **settings: Any) -> None:
+    """Draw lines on `axis`, about a dozen marks each; the mark of a single point has the size `lone`.
+
+    Where there are several values at each x, a line leads through their means, with bars from the least to the largest.
+    The axes "", "x", "y" or "xy" become `logarithmic`; `settings` are those of `axis.set`.
+    """
+    for (name, (x, y)), color, marker in zip(lines.items(), cycle(COLORS), cycle(MARKERS), strict=False):
+        if len(y) and isinstance(y[0], list):
+            values, y = y, [fmean(several) for several in y]
+            reach = [[abs(end(several) - mean) for several, mean in zip(values, y, strict=True)] for end in (min, max)]
+            axis.errorbar(x, y, reach, fmt="none", ecolor=color, capsize=3)
+        look = {"color": color, "marker": marker, "markersize": lone if len(x) == 1 else 4}
+        axis.plot(x, y, label=name, markevery=max(1, len(x) // 12), **look)
+    for name in logarithmic:
         getattr(axis, f"set_{name}scale")("log")
         scale = getattr(axis, f"{name}axis")
         scale.set_major_formatter(PowersOfTen())
         scale.set_minor_formatter(PowersOfTen())
         scale.get_minor_locator().set_params(numticks=4)  # none over more decades: they take half of a figure's time
+    axis.set(**settings)
+
+
+def legend_below(fig: Figure, axis: Axes) -> None:
+    """Name the lines of `axis` in a row below the figure, where there are several."""
+    handles, names = axis.get_legend_handles_labels()
+    if len(names) > 1:
+        fig.legend(handles, names, loc="outside lower center", ncols=len(names))
 
 
 def to_colors(image: Tensor) -> np.ndarray:
@@ -110,43 +132,15 @@ def to_colors(image: Tensor) -> np.ndarray:
     return ((image.float().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).expand(-1, -1, 3).numpy()
 
 
-def without_ticks(axis: Axes, title: str = "") -> None:
-    """Take the ticks off `axis`, whose image says it all, and give it a title."""
+def show_image(axis: Axes, image: Tensor, title: str = "") -> None:
+    """Draw an image (C, H, W) in [-1, 1], or a matrix (H, W) from 0 up, brightest at its largest, without ticks."""
+    axis.imshow(to_colors(image) if image.ndim == 3 else image.numpy(), vmin=0)
     axis.set(title=title, xticks=[], yticks=[])
     axis.grid(False)
-
-
-def show_image(axis: Axes, image: Tensor, title: str = "") -> None:
-    """Draw one image (C, H, W) in [-1, 1] on `axis`, without ticks."""
-    axis.imshow(to_colors(image), interpolation="nearest")
-    without_ticks(axis, title)
     axis.spines[:].set(visible=True, color="0.8")
 
 
 def show_images(axis: Axes, images: Tensor, columns: int, title: str = "") -> None:
     """Draw images (B, C, H, W) as one, in rows of `columns` with a pixel between them."""
-    columns = min(columns, len(images))
     show_image(axis, make_grid(images.float().clamp(-1, 1), nrow=columns, padding=1), title)
     axis.images[0].set_label(f"{len(images)} images in rows of {columns}")
-
-
-def draw_lines(axis: Axes, lines: Lines, lone: int = 4) -> None:
-    """Draw lines on `axis`, about a dozen marks each; the mark of a single point has the size `lone`.
-
-    Where there are several values at each x, a line leads through their means, with bars from the least to the largest.
-    """
-    for (name, (x, y)), color, marker in zip(lines.items(), cycle(COLORS), cycle(MARKERS), strict=False):
-        look = {"color": color, "marker": marker, "label": name, "markersize": lone if len(x) == 1 else 4}
-        if len(y) and isinstance(y[0], list):
-            means = [fmean(values) for values in y]
-            reach = [[abs(end(values) - mean) for values, mean in zip(y, means, strict=True)] for end in (min, max)]
-            axis.errorbar(x, means, reach, capsize=3, **look)
-        else:
-            axis.plot(x, y, markevery=max(1, len(x) // 12), **look)
-
-
-def legend_below(fig: Figure, axis: Axes) -> None:
-    """Name the lines of `axis` in a row below the figure, where there are several."""
-    handles, names = axis.get_legend_handles_labels()
-    if len(names) > 1:
-        fig.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
