@@ -7,15 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from edm_lesson import LessonError, __version__
-
-if TYPE_CHECKING:
-    from edm_lesson.config import Config
-    from edm_lesson.data import Images
 
 app = typer.Typer(
     help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.\n\n"
@@ -84,7 +80,7 @@ def train(
         set_ = [*set_, f"data.name={json.dumps(data)}"]
     settings = load_checkpoint(checkpoint_path(out)).config if resume else load_config(config, set_)
     images = images_of(settings)
-    say(*look_at(images, settings, resume), sep="\n")
+    say(*_look_at(images, settings, resume), sep="\n")
     if minutes is not None:
         budget = images_in(minutes, settings, images, device)
         settings = replace(settings, training=replace(settings.training, images=budget))
@@ -98,7 +94,7 @@ def train(
     say(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
 
 
-def look_at(images: "Images", settings: "Config", resume: bool) -> Iterator[str]:
+def _look_at(images, settings, resume):
     """What there is to say of images to train on, sentence by sentence; `ValueError` where nothing can be learned."""
     measured = images.statistics(settings.data.center)["std"]
     yield f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}"
@@ -182,10 +178,11 @@ def sample(
             frames.append(x / max(1.0, sigma))
             names.append(f"σ = {sigma:.2g}")
 
+    levels = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
     samples = sample_images(
         denoiser, num_samples, seed=seed, classes=classes or None, batch_size=batch_size, progress=True,
-        sampler=DESIGNS[column].sample, num_steps=num_steps, sigma_min=sigma_min, sigma_max=sigma_max, rho=rho,
-        S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise, callback=keep if film else None,
+        sampler=DESIGNS[column].sample, num_steps=num_steps, S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
+        callback=keep if film else None, **{name: value for name, value in levels.items() if value is not None},
     )  # fmt: skip
     pixels = to_uint8(samples)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -235,8 +232,8 @@ def evaluate(
     denoiser = load_denoiser(checkpoint, device)
     center_crop(torch.empty(1, denoiser.img_channels, *[denoiser.img_resolution] * 2))  # refuses all but digits
     points = sweep_points(
-        design=split(sampler) if sampler else [denoiser.config.design.sampler],
-        solver=split(solver) if solver else [None],
+        design=sampler.split(",") if sampler else [denoiser.config.design.sampler],
+        solver=solver.split(",") if solver else [None],
         num_steps=numbers("--num-steps", num_steps, int),
         sigma_max=numbers("--sigma-max", sigma_max) if sigma_max else [None],
         rho=numbers("--rho", rho),
@@ -275,7 +272,8 @@ def study(
     from edm_lesson.evaluation import Judge
     from edm_lesson.evaluation.study import load_study, results_of, run_study, study_table
 
-    chosen, out = load_study(name, images, split(only) if only else ()), out or Path("runs", "studies", name)
+    rows = only.split(",") if only else ()
+    chosen, out = load_study(name, images, rows), out or Path("runs", "studies", name)
     print(study_table(chosen, results_of(chosen, out, seeds, num_samples), seeds))
     if status:
         return
@@ -292,15 +290,10 @@ def study(
     print(f"Every run's figures are in {out / f'{name}.csv'}, their picture in {out / f'{name}.png'}")
 
 
-def split(text: str) -> list[str]:
-    """The parts of a text such as "4,8,18"."""
-    return [part.strip() for part in text.split(",")]
-
-
 def numbers(option: str, text: str, kind: type = float) -> list:
     """The numbers typed after `option`, such as 7 or 4,8,18."""
     try:
-        return [kind(part) for part in split(text)]
+        return [kind(part) for part in text.split(",")]
     except ValueError:
         whole = "whole " if kind is int else ""
         raise ValueError(f"{option} is {text!r}; write {whole}numbers, such as 7 or 4,8,18.") from None
@@ -309,7 +302,7 @@ def numbers(option: str, text: str, kind: type = float) -> list:
 def parse_labels(text: str) -> list[int]:
     """The classes in a text such as "3,1,4" or "0-9"."""
     classes: list[int] = []
-    for part in split(text):
+    for part in text.replace(" ", "").split(","):
         first, _, last = part.partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
             raise ValueError(f"--labels is {text!r}; write classes as 7, as 3,1,4 or as a range 0-9.")
