@@ -90,7 +90,7 @@ class ResidualBlock(nn.Module):
 
 
 class FourierEmbedding(PositionalEmbedding):
-    """The same at frequencies of N(0, `scale`^2) turns a unit, drawn once, saved with the weights and not trained."""
+    """A `PositionalEmbedding` at N(0, `scale`^2) turns a unit, drawn once, saved with the weights and not trained."""
 
     def __init__(self, num_channels: int, scale: float = 16):
         nn.Module.__init__(self)
