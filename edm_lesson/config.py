@@ -1,7 +1,4 @@
-"""Configurations: one YAML file a model, read strictly into dataclasses.
-
-Units: images are counted in images (not batches), noise levels in the units of the images.
-"""
+"""Configurations: one YAML file a model, read strictly into dataclasses."""
 
 import difflib
 import math

@@ -74,6 +74,6 @@ def _execute(path, copy, parameters):
         errors = [(f"cell {error.cell_index} (In [{error.exec_count}])", error)]
     except Exception as error:  # whatever stopped the kernel, the others still run
         return f"{type(error).__name__}: {error}"
-    for where, error in errors[:1]:
-        print(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)))  # without the colours of a terminal
-        return f"{where} raised {error.ename}: {error.evalue}"
+    for where, raised in errors[:1]:
+        print(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(raised.traceback)))  # without the colours of a terminal
+        return f"{where} raised {raised.ename}: {raised.evalue}"

@@ -12,10 +12,7 @@ from edm_lesson.checks import FLOATS, INTEGERS, check_count, readable
 
 @dataclass(frozen=True)
 class Images:
-    """A data set: `pixels` uint8 (N, C, H, W), of at least one image, and `labels` (N,), whole numbers, on one device.
-
-    The values of labels are looked at only on the CPU.
-    """
+    """A data set on one device: `pixels`, uint8 (N, C, H, W), and `labels` (N,), whole numbers, 0 or more."""
 
     pixels: Tensor
     labels: Tensor

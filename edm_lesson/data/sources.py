@@ -1,8 +1,4 @@
-"""Where images come from: MNIST, which travels with the course, other named sets, folders of pictures, `.npz` files.
-
-Two environment variables move things elsewhere: `EDM_LESSON_DATA`, the folder that holds `MNIST/raw`, `pretrained` and
-`results`, and `EDM_LESSON_CACHE`, where downloads are kept (default: `~/.cache/edm_lesson`).
-"""
+"""Where images come from: MNIST, which travels with the course, other named sets, folders of pictures, `.npz` files."""
 
 import gzip
 import hashlib
@@ -27,7 +23,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".ti
 
 
 def data_folder() -> Path:
-    """What travels with the course: `EDM_LESSON_DATA`, `data/` of the repository, or `shipped/` of the package."""
+    """The folder of `MNIST`, `pretrained` and `results`: `EDM_LESSON_DATA`, or where they came with the package."""
     package = Path(__file__).resolve().parents[1]
     in_repository = (package.parent / "data" / "MNIST").is_dir()
     default = package.parent / "data" if in_repository else package / "shipped"
