@@ -248,8 +248,7 @@ def evaluate(
 
         x, lines = sweep_lines(rows)
         plot.parent.mkdir(parents=True, exist_ok=True)
-        label = "network evaluations" if x == "nfe" else x
-        curves(lines, label, "distance ratio", x == "nfe", True).savefig(plot)
+        curves(lines, "network evaluations" if x == "nfe" else x, "distance ratio", x == "nfe", True).savefig(plot)
         print(f"{plot} shows the ratios")
 
 

@@ -22,10 +22,7 @@ def center_crop(x: Tensor) -> Tensor:
 
 
 class DigitClassifier(nn.Module):
-    """Which digit is it? Images (B, 1, 28, 28) in [-1, 1] to the logits of ten classes (B, 10).
-
-    Larger images, such as digits padded to 32×32, are cut to the central 28×28.
-    """
+    """Which digit is it? Images (B, 1, 28, 28) in [-1, 1], or padded ones, to the logits of ten classes (B, 10)."""
 
     def __init__(self) -> None:
         super().__init__()

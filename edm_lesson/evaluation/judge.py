@@ -1,8 +1,4 @@
-"""A judge of samples: the distance ratio of their features, the share recognised, and copies of training digits.
-
-The distance ratio compares 2,000 images with the 10,000 test digits; 1 is as good as real digits. It depends on the
-number of images: never compare across numbers.
-"""
+"""A judge of samples: the distance ratio of their features, the share recognised, and copies of training digits."""
 
 from typing import Any
 
@@ -30,7 +26,7 @@ def nearest_distances(pixels: Tensor, others: Tensor, size: int = 500) -> tuple[
 
 
 class Judge:
-    """Measures sets of `count` digits against MNIST: made once, used for many sets.
+    """Measures sets of `count` digits against MNIST. Never compare across counts: the ratio depends on them.
 
     `judge(pixels)` takes uint8 images (`count`, 1, 28, 28) (or padded ones) and returns a dictionary:
 
