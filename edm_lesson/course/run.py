@@ -74,6 +74,8 @@ def _execute(path, copy, parameters):
         errors = [(f"cell {error.cell_index} (In [{error.exec_count}])", error)]
     except Exception as error:  # whatever stopped the kernel, the others still run
         return f"{type(error).__name__}: {error}"
-    for where, raised in errors[:1]:
-        print(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(raised.traceback)))  # without the colours of a terminal
-        return f"{where} raised {raised.ename}: {raised.evalue}"
+    if not errors:
+        return None
+    where, raised = errors[0]
+    print(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(raised.traceback)))  # without the colours of a terminal
+    return f"{where} raised {raised.ename}: {raised.evalue}"

@@ -1,7 +1,6 @@
 """Pictures of what has no axis of its own: score fields, clouds of points, paths, designs, the shape of a network."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -42,7 +41,7 @@ def clouds(groups: Mapping[str, Tensor], limit: float = 1.5, size: float = 2.7) 
     """Images of two pixels as points of a plane: {title: points (N, 2)} side by side, from -`limit` to `limit`."""
     fig, _ = style.figure(1, len(groups), (len(groups) * size, size + 0.5), sharex=True, sharey=True)
     for axis, (title, points) in zip(fig.axes, groups.items(), strict=True):
-        axis.plot(*points.T, ".", color="black", markersize=2, alpha=0.4, label="points")
+        axis.plot(*points.T, ".", color="black", markersize=2, alpha=0.4)
         axis.set(title=title, xlabel="left pixel", xlim=(-limit, limit), xticks=[-1, 0, 1], aspect="equal")
     fig.axes[0].set(ylabel="right pixel", ylim=(-limit, limit), yticks=[-1, 0, 1])
     return fig
@@ -57,19 +56,20 @@ def paths(panels: Mapping[str, tuple], highlight: int | None = None) -> style.Fi
     """
     fig, _ = style.figure(1, len(panels), (3.3 * len(panels), 3.3) if len(panels) > 1 else (7, 3.4))
     for axis, (title, (t, x, xlabel, ylabel, *more)) in zip(fig.axes, panels.items(), strict=True):
-        marks, (places, density) = more[0] if more else {}, more[1:] or (None, None)
-        axis.plot(t, x, color="0.65" if density is None else "0.25", linewidth=1)
+        marks, *shade = more or [{}]
+        axis.plot(t, x, color="0.25" if shade else "0.65", linewidth=1)
         if highlight is not None:
             axis.lines[highlight].set(color=BLUE, linewidth=2.5, zorder=3)
-        for (t0, x0), (t1, x1) in pairwise(list(marks.values())[:2]):
-            axis.plot([t0, t1], [x0, x1], "--", color=RED, linewidth=2, zorder=4)
+        if marks:
+            axis.plot(*zip(*list(marks.values())[:2], strict=True), "--", color=RED, linewidth=2, zorder=4)
         look = {"color": RED, "markeredgecolor": "white", "clip_on": False, "zorder": 5}
         for marker, place in marks.items():
             axis.plot(*place, marker, markersize=18 if marker == "*" else 8, **look)
-        axis.set(xlim=(max(t), 0), title=title, xlabel=xlabel, ylabel=ylabel)
-        if density is not None:
-            shade = density / density.amax(0).clamp(min=1e-12)
-            axis.contourf(t, places, shade, levels=8, cmap="Greys", vmin=0, vmax=2.4)
+        axis.set(xlim=(t.max().item(), 0), title=title, xlabel=xlabel, ylabel=ylabel)
+        if shade:
+            places, density = shade
+            density = density / density.amax(0).clamp(min=1e-12)
+            axis.contourf(t, places, density, levels=8, cmap="Greys", vmin=0, vmax=2.4)
             axis.grid(False)
     return fig
 
@@ -80,8 +80,7 @@ def dashboard(
 ) -> style.Figure:
     """Small pictures of lines, each with axes of its own, above a row of `images` (B, C, H, W) under a `title`.
 
-    `panels`, three to a row: {name: (lines {name: (x, y)}, label of x, logarithmic axes: "", "x", "y" or "xy")}. Lines
-    of up to 40 points are marked at every one.
+    `panels`, three to a row: {name: (lines {name: (x, y)}, label of x, logarithmic axes: "", "x", "y" or "xy")}.
     """
     several = len({name for lines, _, _ in panels.values() for name in lines}) > 1
     size = 8.8 / len(images) if images is not None else 0
@@ -92,9 +91,6 @@ def dashboard(
         row, column = divmod(place, 3)
         axis = fig.add_axes((column / 3 + 0.07, 1 - (2.2 * row + 1.7) / height, 0.25, 1.4 / height))
         style.chart(axis, lines, logarithmic, title=name, xlabel=xlabel)
-        for line in axis.lines:
-            if len(line.get_xdata()) <= 40:
-                line.set(markevery=1, markersize=3)
         axis.minorticks_off()  # and few others: they take most of the time
         for scale in (axis.xaxis, axis.yaxis):
             scale.get_major_locator().set_params(**{"numticks" if scale.get_scale() == "log" else "nbins": 4})

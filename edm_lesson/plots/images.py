@@ -85,10 +85,8 @@ def pixel_values(batches: Sequence[Tensor], titles: Sequence[str], limit: float 
 
 @style.picture
 def attention(image: Tensor, clean: Tensor, weights: Tensor, cell: style.Pair, title: str = "") -> style.Figure:
-    """Where one cell of a network's grid looks: `image` (1, H, W) with that cell, and `weights` (h, w) as an image.
-
-    Brighter is more weight, to the largest; the white lines are the outline of the `clean` image (1, H, W).
-    """
+    """Where one `cell` of a network's grid looks: `image` (1, H, W) with that cell, and `weights` (h, w), brighter the
+    larger, under the outline of the `clean` image (1, H, W)."""
     height, width = (pixels // cells for pixels, cells in zip(image.shape[-2:], weights.shape, strict=True))
     looks = weights.repeat_interleave(height, 0).repeat_interleave(width, 1)
     fig = panels([image, looks], ["what the network is given", "where the cell looks"], 2.6, title)
@@ -101,10 +99,7 @@ def attention(image: Tensor, clean: Tensor, weights: Tensor, cell: style.Pair, t
 
 @style.picture
 def transformed(before: Tensor, after: Tensor, labels: Mapping[str, float], limit: float = 2.0) -> style.Figure:
-    """An image (C, H, W) before and after something was done to it, and the {name: number} that say what.
-
-    The numbers are bars on an axis from -`limit` to `limit`.
-    """
+    """An image (C, H, W) before and after something was done to it; as bars, the {name: number} that say what."""
     fig, (left, middle, right) = style.figure(1, 3, (8.6, 3.0), width_ratios=[1, 1, 1.1])
     style.show_image(left, before, "before")
     style.show_image(middle, after, "after")

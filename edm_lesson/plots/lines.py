@@ -13,10 +13,7 @@ from edm_lesson.plots import style
 
 
 def smooth(values: Sequence[float], window: int = 10) -> list[float]:
-    """The mean of each of `values` and those before it: a fifth of all so far, at most `window`; as many as `values`.
-
-    The window grows, so that a steep start is not flattened.
-    """
+    """The mean of each value and those before it: a fifth of all so far (a steep start stays), at most `window`."""
     return [fmean(values[end - min(window, 1 + end // 5) : end]) for end in range(1, len(values) + 1)]
 
 
@@ -29,7 +26,7 @@ def curves(
 
     `settings` are those of matplotlib's `Axes.set`. `xlim` and `ylim` hold the axes fixed, so that a slider moves the
     lines and not the axes; with both, the legend has its place below. `draws` (N,), such as the noise levels of
-    training, are shown behind the lines, in grey, as a histogram over a logarithmic axis from `xlim` to `xlim`.
+    training, are shown behind the lines as a grey histogram, over the logarithmic axis that `xlim` holds fixed.
     """
     fig, axis = style.figure(size=size)
     style.chart(axis, lines, "x" * logx + "y" * logy, xlabel=xlabel, ylabel=ylabel, **settings)
@@ -93,6 +90,7 @@ def dot_plot(
     return fig
 
 
+@style.picture
 def steps(schedules: Mapping[str, style.Numbers]) -> style.Figure:
     """Where the steps fall: for each of {name: levels} a row of marks on a logarithmic axis, without the final 0."""
     above_zero = {name: [float(level) for level in levels if level > 0] for name, levels in schedules.items()}

@@ -20,9 +20,7 @@ from torchvision.utils import make_grid
 
 from edm_lesson.plots.alt_text import describe
 
-STYLE = {
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+STYLE = {  # over matplotlib's default
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -33,7 +31,6 @@ STYLE = {
     "legend.frameon": False,
     "axes.titley": 1.0,  # looking for a better place takes a fifth of a figure's time
     "image.interpolation": "nearest",
-    "figure.dpi": 100,
 }
 # Four of Wong's palette, black and a wine red: told apart by colour-blind readers and, with 3:1, against white.
 # Markers tell lines apart without colour.
@@ -99,18 +96,17 @@ class PowersOfTen(LogFormatter):
 
 
 def chart(axis: Axes, lines: Lines, logarithmic: str = "", lone: int = 4, **settings: Any) -> None:
-    """Draw lines on `axis`, about a dozen marks each; the mark of a single point has the size `lone`.
+    """Draw lines on `axis`, marked at all of up to 36 points, else a dozen; a single one's mark has the size `lone`.
 
     Where there are several values at each x, a line leads through their means, with bars from the least to the largest.
     The axes "", "x", "y" or "xy" become `logarithmic`; `settings` are those of `axis.set`.
     """
     for (name, (x, y)), color, marker in zip(lines.items(), cycle(COLORS), cycle(MARKERS), strict=False):
         if len(y) and isinstance(y[0], list):
-            values, y = y, [fmean(several) for several in y]
-            reach = [[abs(end(several) - mean) for several, mean in zip(values, y, strict=True)] for end in (min, max)]
-            axis.errorbar(x, y, reach, fmt="none", ecolor=color, capsize=3)
+            axis.vlines(x, [min(values) for values in y], [max(values) for values in y], color=color)
+            y = [fmean(values) for values in y]
         look = {"color": color, "marker": marker, "markersize": lone if len(x) == 1 else 4}
-        axis.plot(x, y, label=name, markevery=max(1, len(x) // 12), **look)
+        axis.plot(x, y, label=name, markevery=1 if len(x) <= 36 else len(x) // 12, **look)
     for name in logarithmic:
         getattr(axis, f"set_{name}scale")("log")
         scale = getattr(axis, f"{name}axis")
