@@ -5,6 +5,7 @@ memory    what edm.yaml and lesson.yaml need, counted and measured
 lesson    the lesson model from nothing until its ratio is 10, 5 and 2; then three sampling seeds of it
 fp16      the same training in float16, as a T4 would
 ablation  the paper's A to F with three training seeds
+notebooks the code of all notebooks, as plain Python, with the seconds that each takes
 edm       the full edm.yaml for `--minutes`, then one sampling seed of it
 
 Each prints what it does; the same goes to NAME.log in `--out`. A command that fails is reported and the others still
@@ -34,6 +35,7 @@ def commands(device, minutes, out):
             [*run, "evaluate", "--checkpoint", lesson, "--num-steps", "4,8,18,40", *on, "--out", out / "lesson.csv"],
         ],
         "fp16": [[digits, "--looks", 3, "--set", "training.precision=fp16", *on, "--out", fp16]],
+        "notebooks": [["tests/plain_notebooks.py", "all"]],
         "ablation": [[*run, "study", "ablation", "--seeds", 3, *on, "--out", out / "ablation"]],
         "edm": [
             [*run, "train", "--config", "edm", "--minutes", minutes, *on, "--out", edm],
