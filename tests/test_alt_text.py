@@ -39,7 +39,10 @@ ramp = torch.linspace(1, 3, 21)
             "Chart: error: from 1 to 1, lowest 0 at 2. Across: σ, 1 to 3, logarithmic.",
         ),
         (lambda: plots.steps({"even": ramp.flip(0)}), "even: 21 marks from 3 to 1."),
-        (lambda: plots.curves({"Heun": ([7, 15], [[2, 4], [1, 1]])}, "nfe", "ratio"), "Heun: from 3 to 1."),
+        (
+            lambda: plots.curves({"Heun": ([7, 15, 35], [[2, 4], [2, 2], [1, 1]])}, "nfe", ""),
+            "Heun: from 3 to 1. Across",
+        ),
         (lambda: plots.dot_plot({"EMA": [2.0, 3.0]}, "ratio"), "EMA: 2 marks from 2 to 3."),
         (lambda: plots.bars({"EDM": [1.5], "VP": [2.5]}, ["seconds"]), "EDM: 1.5; VP: 2.5. Across: seconds,"),
         (lambda: plots.heatmap(torch.eye(2), "x", "y"), "Chart: a map of values from 0 to 1."),

@@ -39,7 +39,8 @@ def _content(axis):
     for image in axis.images:
         yield f"a map of values from {image.norm.vmin:.3g} to {image.norm.vmax:.3g}"
     named = [line for line in axis.lines if not line.get_label().startswith("_")]
-    others = [line for line in axis.lines if line not in named and len(line.get_xdata()) > 2]
+    others = [line for line in axis.lines if line not in named and line.get_marker() != "_"]  # a cap of error bars
+    others = [line for line in others if len(line.get_xdata()) > 2]
     yield from [f"{line.get_label()}: {_course(line)}" for line in named[:8]]
     yield from [f"{len(named) - 8} more lines"] if len(named) > 8 else []
     yield from [f"{len(others)} lines"] if len(others) > 1 else map(_course, others)

@@ -103,8 +103,8 @@ def chart(axis: Axes, lines: Lines, logarithmic: str = "", lone: int = 4, **sett
     """
     for (name, (x, y)), color, marker in zip(lines.items(), cycle(COLORS), cycle(MARKERS), strict=False):
         if len(y) and isinstance(y[0], list):
-            axis.vlines(x, [min(values) for values in y], [max(values) for values in y], color=color)
-            y = [fmean(values) for values in y]
+            ends, y = [[min(values), max(values)] for values in y], [fmean(values) for values in y]
+            axis.errorbar(x, y, np.abs(np.transpose(ends) - y), fmt="none", ecolor=color, capsize=3)
         look = {"color": color, "marker": marker, "markersize": lone if len(x) == 1 else 4}
         axis.plot(x, y, label=name, markevery=1 if len(x) <= 36 else len(x) // 12, **look)
     for name in logarithmic:
