@@ -41,6 +41,8 @@ def second_device(monkeypatch, path):
         return DEVICE if device in (None, DEVICE) else HOME
 
     def load_denoiser(name, device=None):
+        if name != "lesson":  # what the notebook itself has trained
+            return load(name, HOME).to(choose_device(device))
         denoiser = EDMPrecond(LessonUNet(model_channels=8, channel_mult=(1, 1, 2), num_blocks=1), 0.616)
         denoiser.config = load("lesson", "cpu").config
         for parameter in denoiser.parameters():
