@@ -1,9 +1,9 @@
 """How fast the course's sliders redraw: `python tests/benchmarks/slider_speed.py [--only 02,07] [--json out.json]`.
 
 Runs each notebook up to its last slider on the CPU. Then every control goes through up to seven of its values, the
-others at their defaults; each time the figure is drawn and made into a PNG, as JupyterLab asks for it. At most 250 ms
-may pass where no network runs, 1 s up to the network evaluations of 8 Heun steps, 2 s above. Run it on an otherwise
-idle machine. Ends with status 1 where a slider is slower.
+others at their defaults; each time the figure is drawn and made into a PNG, as JupyterLab asks for it. At most 150 ms
+may pass where no network runs, 1 s up to the network evaluations of 8 Heun steps, 2 s above, in the median over a
+control's values. Run it on an otherwise idle machine. Ends with status 1 where a slider is slower.
 """
 
 import argparse
@@ -68,7 +68,7 @@ print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__
 
 def limit(redraw):
     """The milliseconds that one redraw may take, by the network evaluations in it."""
-    return 250 if not redraw["evaluations"] else 1000 if redraw["evaluations"] <= 15 else 2000
+    return 150 if not redraw["evaluations"] else 1000 if redraw["evaluations"] <= 15 else 2000
 
 
 def measure(path):
@@ -104,7 +104,7 @@ def main():
                     "median_ms": median(redraw["ms"] for redraw in row["redraws"]),
                     "worst_ms": worst["ms"],
                     "limit_ms": limit(worst),
-                    "passed": worst["ms"] <= limit(worst),
+                    "passed": median(redraw["ms"] / limit(redraw) for redraw in row["redraws"]) <= 1,
                 }
                 misses += not row["passed"]
                 print(
