@@ -235,6 +235,13 @@ def test_who_reads_a_stored_notebook_as_text_learns_what_sliders_are_for_and_how
     assert bar == "100% 3/3 loss=0.25"
 
 
+def test_text_that_a_kernel_sent_in_pieces_is_stored_as_one():
+    said = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in ["oa", "ob", "eb", "oa", "oa"]]
+    cell = nbformat.v4.new_code_cell(outputs=said)
+    (stored,) = store.steady(nbformat.v4.new_notebook(cells=[cell])).cells
+    assert [(output.name, output.text) for output in stored.outputs] == [("o", "ab"), ("e", "b"), ("o", "aa")]
+
+
 def test_storing_twice_changes_nothing(notebooks):
     rewrite(path := notebooks / "01_second.ipynb", f"{SLIDER}\n{BAR}\n{BAR.partition('    bar.set')[0]}")
     course.store_notebooks("01")
