@@ -30,6 +30,8 @@ def main() -> None:
         app()
     except (LessonError, ValueError, OSError) as error:
         sys.exit(f"edm-lesson: {error}")
+    except ModuleNotFoundError as error:
+        sys.exit(f"edm-lesson: {error}. Notebooks need more than the package: pip install 'edm_lesson[notebooks]'")
 
 
 @app.callback(invoke_without_command=True)

@@ -350,3 +350,14 @@ finally:
 def test_the_version_is_that_of_the_project():
     project = tomllib.loads((Path(__file__).resolve().parent.parent / "pyproject.toml").read_text())["project"]
     assert __version__ == project["version"]
+
+
+@pytest.mark.parametrize(("command", "module"), [("course", "papermill"), ("lab", "nbformat")])
+def test_what_notebooks_need_besides_is_said_where_it_is_missing(run, monkeypatch, tmp_path, command, module):
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("edm_lesson.course")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    _, _, error = run(command)
+    assert module in error
+    assert "pip install 'edm_lesson[notebooks]'" in error
