@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,6 @@ from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import Centered, EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
 from edm_lesson.samplers import Denoiser, clip_range, general_sampler
 from edm_lesson.schedules import LinearSchedule, VESchedule, VPSchedule, unscaled, vp_scale
-
-if TYPE_CHECKING:
-    from edm_lesson.config import Config
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ DESIGNS = {
 NETWORKS = {"lesson": LessonUNet, "ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
 
 
-def build_network(config: "Config") -> Module:
+def build_network(config: Any) -> Module:
     """The raw, untrained network that a `Config` describes; it takes augmentation labels where images are augmented."""
     settings = dict(vars(config.network))
     network = NETWORKS[settings.pop("name")]
@@ -81,7 +78,7 @@ def build_network(config: "Config") -> Module:
     return network(config.data.img_resolution, config.data.img_channels, augment_dim=augment_dim, **settings)
 
 
-def build_denoiser(config: "Config") -> Precond | Centered:
+def build_denoiser(config: Any) -> Precond | Centered:
     """The untrained denoiser that a `Config` describes, on the CPU; where it takes a mean off, that is still 0."""
     column = config.design.preconditioning
     settings = {"sigma_data": config.sigma_data} if column == "edm" else {}
@@ -89,13 +86,13 @@ def build_denoiser(config: "Config") -> Precond | Centered:
     return Centered(denoiser, torch.zeros(config.data.img_channels, 1, 1)) if config.data.center else denoiser
 
 
-def build_loss(config: "Config") -> DenoisingLoss:
+def build_loss(config: Any) -> DenoisingLoss:
     """The loss that a `Config` describes."""
     column = config.design.loss
     settings = {**vars(config.loss), "sigma_data": config.sigma_data} if column == "edm" else {}
     return DESIGNS[column].loss(**settings)
 
 
-def build_augment(config: "Config") -> AugmentPipe | None:
+def build_augment(config: Any) -> AugmentPipe | None:
     """The augmentation that a `Config` describes: a function for the loss; None where there is none."""
     return AugmentPipe(**vars(config.augment)) if config.augment.p else None
