@@ -65,9 +65,10 @@ lint: setup
 unit: setup
 	$(PYTEST) tests
 
-# Strict: every stored output is compared with a fresh run, and every slider moved. A file's cells stay in one process.
+# Strict: every stored output is compared with a fresh run, and every slider moved. A file's cells stay in one process;
+# two kernels at a time, with a thread each.
 nbval: setup
-	PYTHONPATH=tests $(PYTEST) --dist loadfile --nbval --nbval-current-env -p moving_sliders -p no:cacheprovider notebooks
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(PYTEST) --dist loadfile --nbval --nbval-current-env -p moving_sliders -p no:cacheprovider notebooks
 
 test: lint unit nbval
 	"$(BIN)/edm-lesson" course --only 00,07
