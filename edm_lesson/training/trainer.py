@@ -201,7 +201,7 @@ class Trainer:
             return
         modules = {"model": self.denoiser, "ema": self.ema.module}
         tensors = {f"{part}.{name}": each for part in modules for name, each in modules[part].state_dict().items()}
-        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        if not torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all():
             raise self._diverged("The weights are not finite", self.images_seen // self.config.training.batch_size - 1)
         if self.run:
             state = {
