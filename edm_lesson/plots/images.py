@@ -58,7 +58,8 @@ def panels(
 
     Matrices are drawn from 0, dark, to their largest entry. `mark` is a pixel, (row, column).
     """
-    fig, _ = style.figure(1, len(images), (len(images) * size, size + (0.65 if heading else 0.4)))
+    top = 0.6 if heading else 0.35
+    fig, _ = style.figure(1, len(images), (len(images) * size, size + top), (0.05, 0.05, 0.05, top))
     for axis, image, title in zip(fig.axes, images, titles, strict=True):
         style.show_image(axis, image, title)
         if mark:
@@ -73,7 +74,8 @@ def pixel_values(batches: Sequence[Tensor], titles: Sequence[str], limit: float 
     """The first image of each batch (B, C, H, W), grey where it is 0, black and white from -`limit` and `limit` on;
     below it, how often each value occurs in the batch."""
     size = (2.2 * len(batches), 4.2)
-    fig, axes = style.figure(2, len(batches), size, height_ratios=[1.7, 1], squeeze=False)
+    fig, axes = style.figure(2, len(batches), size, (0.3, 0.05, 0.55, 0.5), height_ratios=[2, 1], squeeze=False)
+    fig.subplots_adjust(hspace=0.1)
     for (above, below), batch, title in zip(axes.T, batches, titles, strict=True):
         style.show_image(above, batch[0] / limit, title)
         shares = np.histogram(batch.clamp(-limit, limit), 37, (-limit, limit), density=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import matplotlib.figure
 import matplotlib.style
 import numpy as np
+from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -58,6 +59,10 @@ class Figure(matplotlib.figure.Figure):
         return {}, {"image/png": {"alt": describe(self)}}
 
 
+if shell := get_ipython():  # any slider makes IPython print figures itself, by `savefig`; not this kind
+    shell.display_formatter.formatters["image/png"].for_type(Figure, Figure._repr_png_)
+
+
 def picture(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Let `draw` work in the course's style, whatever the reader's own is, and on tensors wherever they lie."""
 
@@ -78,9 +83,20 @@ def on_cpu(value: Any) -> Any:
     return [on_cpu(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def figure(rows: int = 1, columns: int = 1, size: Pair | None = None, **subplots: Any) -> tuple[Figure, Any]:
-    """A figure for which a layout is found, and its axes as `subplots` gives them."""
-    fig = Figure(size, layout="constrained")
+def figure(
+    rows: int = 1, columns: int = 1, size: Pair | None = None, edges: Sequence[float] | None = None, **subplots: Any
+) -> tuple[Figure, Any]:
+    """A figure and its axes as `subplots` gives them, for which a layout is found; or, in half the time, not.
+
+    With `edges` (left, right, bottom, top), axes of one size have so many inches around them for their words.
+    """
+    if edges is None:
+        fig = Figure(size, layout="constrained")
+        return fig, fig.subplots(rows, columns, **subplots)
+    (width, height), (left, right, bottom, top) = size, edges
+    fig = Figure(size)
+    fig.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
+    fig.subplots_adjust(wspace=1 / (width / columns / (left + right) - 1), hspace=1 / (height / rows / (bottom + top) - 1))
     return fig, fig.subplots(rows, columns, **subplots)
 
 
