@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from edm_lesson import LessonError
 from edm_lesson.config import Config, config_from_dict
 from edm_lesson.data import choose_device, data_folder
+from edm_lesson.data.files import move, written
 from edm_lesson.designs import build_denoiser
 
 PRETRAINED = ("lesson", "lesson-conditional")
@@ -122,24 +123,14 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict, kee
     path, previous = Path(path), previous_path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(header, sort_keys=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:  # safetensors' own files would be left behind, were this process killed
-            file.write(save(tensors, {"edm_lesson": text, "digest": _digest(text, tensors)}))
-            file.flush()
-            os.fsync(file.fileno())
+    with written(path) as part:
+        part.write_bytes(save(tensors, {"edm_lesson": text, "digest": _digest(text, tensors)}))
         if keep_previous and path.exists():
             previous.unlink(missing_ok=True)
             try:
                 os.link(path, previous)  # a second name, so that there is no moment without a file at `path`
             except OSError:  # a disk on which a file has one name only
-                os.replace(path, previous)
-        os.replace(part, path)
-    except OSError as error:
-        raise LessonError(f"Can't write {path} ({error}). What was there before is unchanged; make room.") from error
-    finally:
-        part.unlink(missing_ok=True)
+                move(path, previous)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:

@@ -118,6 +118,7 @@ def curves(
     Example: edm-lesson curves runs/lesson runs/mine
     """
     from edm_lesson import plots
+    from edm_lesson.data.files import written
     from edm_lesson.training.run import read_metrics
 
     lines = {}
@@ -127,8 +128,8 @@ def curves(
             raise LessonError(f"{run} has no metrics yet: training.log_every images must be trained on first.")
         lines[str(run)] = [line["images"] for line in metrics], plots.smooth([line["loss"] for line in metrics])
     out = out if out.suffix else out.with_suffix(".png")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    plots.curves(lines, "images", "loss, smoothed", logx=True).savefig(out)
+    with written(out) as part:
+        plots.curves(lines, "images", "loss, smoothed", logx=True).savefig(part)
     print(f"{out} shows the loss of {', '.join(lines)}")
 
 
@@ -159,6 +160,7 @@ def sample(
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.checks import check_choice
     from edm_lesson.data import save_grid, to_uint8
+    from edm_lesson.data.files import written
     from edm_lesson.designs import DESIGNS
     from edm_lesson.samplers import sample_images
 
@@ -186,15 +188,16 @@ def sample(
         callback=keep if film else None, **{name: value for name, value in levels.items() if value is not None},
     )  # fmt: skip
     pixels = to_uint8(samples)
-    out.parent.mkdir(parents=True, exist_ok=True)
     if film:
         from edm_lesson.plots import strip
 
-        strip([*frames, samples], [*names, "σ = 0"]).savefig(out)
+        with written(out) as part:
+            strip([*frames, samples], [*names, "σ = 0"]).savefig(part)
     elif out.suffix == ".npz":
         import numpy as np
 
-        np.savez_compressed(out, images=pixels.numpy())
+        with written(out) as part:
+            np.savez_compressed(part, images=pixels.numpy())
     else:
         save_grid(pixels, out)
     print(f"{num_samples} images in {out}")
@@ -225,6 +228,7 @@ def evaluate(
     import torch
 
     from edm_lesson.checkpoints import load_denoiser
+    from edm_lesson.data.files import written
     from edm_lesson.evaluation import Judge, center_crop
     from edm_lesson.evaluation.sweep import sweep, sweep_lines, sweep_points, sweep_table
 
@@ -249,8 +253,8 @@ def evaluate(
         from edm_lesson.plots import curves
 
         x, lines = sweep_lines(rows)
-        plot.parent.mkdir(parents=True, exist_ok=True)
-        curves(lines, "network evaluations" if x == "nfe" else x, "distance ratio", x == "nfe", True).savefig(plot)
+        with written(plot) as part:
+            curves(lines, "network evaluations" if x == "nfe" else x, "distance ratio", x == "nfe", True).savefig(part)
         print(f"{plot} shows the ratios")
 
 
@@ -269,6 +273,7 @@ def study(
 
     Example: edm-lesson study ablation --only A,D,E,F --seeds 3
     """
+    from edm_lesson.data.files import written
     from edm_lesson.evaluation import Judge
     from edm_lesson.evaluation.study import load_study, results_of, run_study, study_table
 
@@ -286,7 +291,8 @@ def study(
     ratios: dict[str, list[float]] = {}
     for found in results:
         ratios.setdefault(found["row"], []).append(found["distance_ratio"])
-    dot_plot(ratios, f"distance ratio after {chosen.images:,} images", logx=True).savefig(out / f"{name}.png")
+    with written(out / f"{name}.png") as part:
+        dot_plot(ratios, f"distance ratio after {chosen.images:,} images", logx=True).savefig(part)
     print(f"Every run's figures are in {out / f'{name}.csv'}, their picture in {out / f'{name}.png'}")
 
 

@@ -119,10 +119,9 @@ def test_killed_before_any_of_its_changes_to_files_a_run_goes_on_exactly(tmp_pat
         (code,) = exit_codes((train_until_change, folder, number, 16))
         go_on(folder, images=16)
         assert outcome(folder) == outcome(tmp_path / "whole"), f"killed before change {number}"
-        left = {path.name for path in folder.glob("[!.]*") if "previous" not in path.name}
-        assert left - {"checkpoint.safetensors.part", "config.yaml.part"} == {
-            "checkpoint.safetensors", "config.yaml", "environment.json", "metrics.jsonl",
-        }  # fmt: skip
+        assert {path.name for path in folder.iterdir() if "previous" not in path.name} == {
+            ".lock", "checkpoint.safetensors", "config.yaml", "environment.json", "metrics.jsonl",
+        }, "what was written in part is gone"  # fmt: skip
         if code == 0:
             break
         assert code == -signal.SIGKILL
@@ -146,7 +145,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_with_room_the_run_goes_on(fill, sa
     kept = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        fill(tmp_path / "checkpoint.safetensors.part")
+        fill(tmp_path / ".checkpoint.part.safetensors")
         with pytest.raises(LessonError, match=rf"Can't write .*{said}.*What was there before is unchanged"):
             trainer.train(progress=False)
     finally:

@@ -14,6 +14,7 @@ from edm_lesson import LessonError
 from edm_lesson.course.colab import add_colab
 from edm_lesson.course.kernel import execute
 from edm_lesson.course.lab import find_notebooks
+from edm_lesson.data.files import write_text
 
 WIDGET_VIEW, WIDGET_STATE = (f"application/vnd.jupyter.widget-{part}+json" for part in ("view", "state"))
 
@@ -82,7 +83,7 @@ def store_notebooks(only: str | None = None) -> None:
         except CellExecutionError as error:
             raise LessonError(f"{path.name} is left as it was: a cell failed.\n{error}") from error
         notebook.metadata.get("language_info", {}).pop("version", None)
-        nbformat.write(steady(notebook), path)
+        write_text(path, nbformat.writes(steady(notebook)) + "\n")
         print(f"{time.perf_counter() - started:.1f} s")
 
 
@@ -94,5 +95,5 @@ def refresh_notebooks(only: str | None = None) -> None:
         add_colab(notebook, path.name)
         text = nbformat.writes(notebook) + "\n"
         if text != before:
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
             print(f"{path.name} brought up to date")

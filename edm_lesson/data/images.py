@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edm_lesson.checks import FLOATS, INTEGERS, check_count, readable
+from edm_lesson.data.files import written
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ def save_grid(pixels: Tensor, path: str | Path) -> None:
     from torchvision.transforms.functional import to_pil_image  # takes a second, so only where it is needed
     from torchvision.utils import make_grid
 
-    to_pil_image(make_grid(pixels, padding=1).repeat_interleave(3, 1).repeat_interleave(3, 2)).save(path)
+    grid = make_grid(pixels, padding=1).repeat_interleave(3, 1).repeat_interleave(3, 2)
+    with written(path) as part:
+        to_pil_image(grid).save(part)
 
 
 def choose_device(device: torch.device | str | None = None) -> torch.device:

@@ -12,7 +12,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
-from edm_lesson.training.run import write_text
+from edm_lesson.data.files import write_text
 
 Row = dict[str, Any]
 WORDS = ("checkpoint", "weights", "design", "solver", "class_shares", "study", "row")  # the other columns are numbers

@@ -54,7 +54,8 @@ def paths(panels: Mapping[str, tuple], highlight: int | None = None) -> style.Fi
     Path number `highlight` is drawn bold. More may be given: {marker: (t, x)}, of which a dashed line joins the first
     two; then places (G,) and the density (G, T) there, drawn in grey relative to its largest value at each t.
     """
-    fig, _ = style.figure(1, len(panels), (3.3 * len(panels), 3.3) if len(panels) > 1 else (7, 3.4), (0.72, 0.15, 0.55, 0.3))
+    size = (3.3 * len(panels), 3.3) if len(panels) > 1 else (7, 3.4)
+    fig, _ = style.figure(1, len(panels), size, (0.72, 0.15, 0.55, 0.3))
     for axis, (title, (t, x, xlabel, ylabel, *more)) in zip(fig.axes, panels.items(), strict=True):
         marks, *shade = more or [{}]
         axis.plot(t, x, color="0.25" if shade else "0.65", linewidth=1)

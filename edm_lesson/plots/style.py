@@ -93,10 +93,12 @@ def figure(
     if edges is None:
         fig = Figure(size, layout="constrained")
         return fig, fig.subplots(rows, columns, **subplots)
+    assert size
     (width, height), (left, right, bottom, top) = size, edges
     fig = Figure(size)
     fig.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
-    fig.subplots_adjust(wspace=1 / (width / columns / (left + right) - 1), hspace=1 / (height / rows / (bottom + top) - 1))
+    between = {"wspace": (left + right) * columns / width, "hspace": (bottom + top) * rows / height}
+    fig.subplots_adjust(**{name: share / (1 - share) for name, share in between.items()})
     return fig, fig.subplots(rows, columns, **subplots)
 
 

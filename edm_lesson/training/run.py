@@ -9,7 +9,6 @@ runs/lesson/
 """
 
 import json
-import os
 import platform
 import re
 import warnings
@@ -26,6 +25,7 @@ from edm_lesson import LessonError, __version__
 from edm_lesson.checkpoints import load_checkpoint, previous_path
 from edm_lesson.config import Config, config_to_yaml
 from edm_lesson.data import save_grid, to_uint8
+from edm_lesson.data.files import move, write_text
 from edm_lesson.samplers import sample_images
 from edm_lesson.training.distributed import is_first, wait_for_all, world_size
 
@@ -69,7 +69,6 @@ class Run:
     def draw(self, denoiser: Module, images_seen: int, sampler: Callable) -> None:
         """Draw 64 images from the seeds 0 to 63, the classes in turn, and write them to `samples/`."""
         path = self.folder / "samples" / f"{images_seen:09d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         samples = sample_images(denoiser, 64, classes=range(denoiser.label_dim) or None, sampler=sampler)
         save_grid(to_uint8(samples), path)
 
@@ -92,7 +91,7 @@ def go_back(folder: str | Path) -> None:
         path = checkpoint_path(folder)
         load_checkpoint(previous_path(path))
         with locked(folder):
-            os.replace(previous_path(path), path)
+            move(previous_path(path), path)
     wait_for_all()
 
 
@@ -136,13 +135,6 @@ def write_environment(folder: Path, now: dict) -> str:
     write_text(path, json.dumps(now, indent=2) + "\n")
     changed = [name for name in now if name not in ("date", "edm_lesson", "python") and before.get(name) != now[name]]
     return ", ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in changed)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def read_metrics(folder: str | Path) -> list[dict]:
