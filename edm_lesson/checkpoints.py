@@ -152,13 +152,15 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 def load_denoiser(name_or_path: str | Path, device: torch.device | str | None = None) -> Module:
     """The denoiser in a checkpoint, averaged weights (EMA), in evaluation mode, without gradients, with its `config`.
 
+    Its `class_names` are those of the classes that it was trained on, as far as they have names.
+
     `name_or_path` is "lesson" or "lesson-conditional", the models that come with the course, a checkpoint file, or the
     folder of a training run. `device` defaults to the best there is (`data.choose_device`).
     """
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
     checkpoint.restore("ema", denoiser)
-    denoiser.config = checkpoint.config
+    denoiser.config, denoiser.class_names = checkpoint.config, tuple(checkpoint.state.get("class_names", ()))
     return denoiser.to(choose_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)
 
 

@@ -159,7 +159,7 @@ def sample(
     """
     from edm_lesson.checkpoints import load_denoiser
     from edm_lesson.checks import check_choice
-    from edm_lesson.data import save_grid, to_uint8
+    from edm_lesson.data import name_classes, save_grid, to_uint8
     from edm_lesson.data.files import written
     from edm_lesson.designs import DESIGNS
     from edm_lesson.samplers import sample_images
@@ -173,7 +173,7 @@ def sample(
     check_choice("--sampler", column, DESIGNS)
     if rho is not None and column != "edm":
         raise ValueError(f"--rho is {rho}, but the noise levels of {column} have none; leave it out, or take edm.")
-    classes = parse_labels(labels) if labels else range(denoiser.label_dim)
+    classes = parse_labels(labels) if labels else range(denoiser.label_dim)[: len(denoiser.class_names) or None]
     frames, names = [], []
 
     def keep(step, sigma, x, denoised):
@@ -200,7 +200,8 @@ def sample(
             np.savez_compressed(part, images=pixels.numpy())
     else:
         save_grid(pixels, out)
-    print(f"{num_samples} images in {out}")
+    in_turn = f", the classes in turn: {name_classes(classes, denoiser.class_names)}" if classes else ""
+    print(f"{num_samples} images in {out}{in_turn}")
 
 
 @app.command()

@@ -382,3 +382,14 @@ def test_shipped_files_are_looked_for_in_the_repository_in_the_package_or_where_
     assert data_folder() == tmp_path / "data"
     monkeypatch.setenv("EDM_LESSON_DATA", str(tmp_path / "elsewhere"))
     assert data_folder() == tmp_path / "elsewhere"
+
+
+def test_images_say_in_one_line_what_they_are():
+    labels = torch.tensor([1, 0, 1, 1])
+    assert str(Images(PIXELS, torch.zeros(4))) == "4 images of (3, 8, 8)"
+    assert str(Images(PIXELS, labels.float())) == "4 images of (3, 8, 8); classes: 0 (1), 1 (3)"
+    named = Images(PIXELS, labels, ("a\nb", "1"), ("left out: 3 .txt",))
+    assert str(named) == r"4 images of (3, 8, 8); classes: 0 'a\nb' (1), 1 (3); left out: 3 .txt"
+    assert str(named.padded(9).to("cpu")) == str(named).replace("8, 8", "9, 9")
+    many = Images(PIXELS[:1].expand(300, -1, -1, -1), torch.arange(300), tuple(map(str, range(300))))
+    assert str(many).endswith("18 (1), 19 (1), … (300 classes)")

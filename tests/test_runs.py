@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import yaml
 from PIL import Image
 
 from edm_lesson import LessonError
-from edm_lesson.checkpoints import load_checkpoint, previous_path
+from edm_lesson.checkpoints import load_checkpoint, load_denoiser, previous_path
 from edm_lesson.config import load_config
 from edm_lesson.data import Images, normalize
 from edm_lesson.plots import smooth
@@ -273,3 +274,19 @@ def test_a_grid_of_a_model_with_classes_shows_them_in_turn(few, tmp_path, monkey
     )
     trainer_of(few, tmp_path, "network.label_dim=3", "training.sample_every=64").train(until=64, progress=False)
     assert list(seen["classes"]) == [0, 1, 2]
+
+
+def test_class_names_are_kept_and_no_class_is_drawn_that_was_never_trained(few, tmp_path, monkeypatch, run):
+    classes = []
+    monkeypatch.setattr(
+        runs, "sample_images", lambda *_, **settings: classes.append(settings["classes"]) or normalize(few.pixels[:4])
+    )
+    named = replace(few, class_names=("cats", "dogs", "birds 😀"), notes=("left out: 2 .txt",))
+    trainer = trainer_of(named, tmp_path, "network.label_dim=5", "training.sample_every=64").train(progress=False)
+    trainer.save_denoiser(tmp_path / "alone.safetensors")
+    assert list(classes[0]) == [0, 1, 2]
+    assert json.loads((tmp_path / "environment.json").read_text())["images"] == str(named)
+    for path in (tmp_path, tmp_path / "alone.safetensors"):
+        assert load_denoiser(path, "cpu").class_names == named.class_names
+        text = run("sample", "--checkpoint", path, "--device", "cpu", "--num-steps", 1, "--out", tmp_path / "a.png")[1]
+        assert "the classes in turn: 0 cats, 1 dogs, 2 birds 😀\n" in text

@@ -1,6 +1,7 @@
 """Images as one uint8 tensor on the device; batches are cut and normalized there."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,10 +14,15 @@ from edm_lesson.data.files import written
 
 @dataclass(frozen=True)
 class Images:
-    """A data set on one device: `pixels`, uint8 (N, C, H, W), and `labels` (N,), whole numbers, 0 or more."""
+    """A data set on one device: `pixels`, uint8 (N, C, H, W), and `labels` (N,), whole numbers, 0 or more.
+
+    `class_names` are those of the labels 0, 1, …; `notes` say what was left out or changed. `print` shows all that.
+    """
 
     pixels: Tensor
     labels: Tensor
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         pixels, labels = self.pixels, self.labels
@@ -32,9 +38,16 @@ class Images:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def __str__(self) -> str:
+        labels, counts = (each.tolist() for each in self.labels.unique(return_counts=True))
+        parts = [f"{len(self):,} images of {tuple(self.pixels.shape[1:])}", *self.notes]
+        if self.class_names or len(labels) > 1:
+            parts.insert(1, f"classes: {name_classes([int(label) for label in labels], self.class_names, counts)}")
+        return "; ".join(parts)
+
     def to(self, device: torch.device | str) -> "Images":
         """The same images on another device."""
-        return Images(self.pixels.to(device), self.labels.to(device))
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
 
     def batch(self, indices: Tensor | list[int] | slice = slice(None)) -> Tensor:
         """The images at `indices` as float32 in [-1, 1]: (B, C, H, W)."""
@@ -46,7 +59,7 @@ class Images:
         check_count("img_resolution", img_resolution, minimum=max(height, width))
         down, right = img_resolution - height, img_resolution - width
         border = (right // 2, right - right // 2, down // 2, down - down // 2)
-        return Images(F.pad(self.pixels, border), self.labels)
+        return replace(self, pixels=F.pad(self.pixels, border))
 
     def mean(self) -> Tensor:
         """The mean of each channel in [-1, 1], float32 (C, 1, 1), on the images' device."""
@@ -65,6 +78,17 @@ class Images:
         """The share that each of the 256 shades has in each channel, (C, 256), and the shades in [-1, 1]."""
         counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in self.pixels.unbind(1)])
         return counts.cpu().double() / counts[0].sum().item(), normalize(torch.arange(256)).double()
+
+
+def name_classes(labels: Collection[int], names: Sequence[str], counts: Sequence[int] = (), most: int = 20) -> str:
+    """Classes as text, at most so many: "0 cat (12), 1 dog (7)"; a name that is the number is not said twice."""
+    words = []
+    for label in list(labels)[:most]:
+        name = names[label] if label < len(names) else ""
+        word = name if name.isprintable() else ascii(name)
+        words.append(f"{label} {word}" if word not in ("", str(label)) else f"{label}")
+    words = [f"{word} ({count:,})" for word, count in zip(words, counts, strict=False)] or words
+    return ", ".join(words) + (f", … ({len(labels):,} classes)" if len(labels) > most else "")
 
 
 def normalize(pixels: Tensor) -> Tensor:

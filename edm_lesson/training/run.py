@@ -12,7 +12,7 @@ import json
 import platform
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,10 +66,11 @@ class Run:
         with open(self.folder / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
-    def draw(self, denoiser: Module, images_seen: int, sampler: Callable) -> None:
+    def draw(self, denoiser: Module, images_seen: int, sampler: Callable, class_names: Sequence[str]) -> None:
         """Draw 64 images from the seeds 0 to 63, the classes in turn, and write them to `samples/`."""
         path = self.folder / "samples" / f"{images_seen:09d}.png"
-        samples = sample_images(denoiser, 64, classes=range(denoiser.label_dim) or None, sampler=sampler)
+        classes = range(denoiser.label_dim)[: len(class_names) or None]  # others were never trained
+        samples = sample_images(denoiser, 64, classes=classes or None, sampler=sampler)
         save_grid(to_uint8(samples), path)
 
 
@@ -133,7 +134,8 @@ def write_environment(folder: Path, now: dict) -> str:
     except ValueError:  # damaged: nothing is known
         before = {}
     write_text(path, json.dumps(now, indent=2) + "\n")
-    changed = [name for name in now if name not in ("date", "edm_lesson", "python") and before.get(name) != now[name]]
+    harmless = ("date", "edm_lesson", "python", "images")  # of the last it is told elsewhere
+    changed = [name for name in now if name not in harmless and before.get(name) != now[name]]
     return ", ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in changed)
 
 

@@ -125,7 +125,8 @@ class Trainer:
         until = settings.images if until is None else min(until, settings.images)
         seen, hidden = min(self.images_seen, until), not (progress and first)
         bar = tqdm(total=until, initial=seen, unit="img", unit_scale=True, disable=hidden)
-        environment, own = describe_environment(self.device, self.dtype), self.saved is not None
+        environment = describe_environment(self.device, self.dtype) | {"images": str(self.images)}
+        own = self.saved is not None
         folder = run.open(self.config, environment, self.images_seen, own, self.overwrite) if run else nullcontext()
         with deferred_signals() as signals, folder, bar:
             while self.images_seen < until and not distributed.any_stopped(signals):
@@ -143,7 +144,8 @@ class Trainer:
                 if save:
                     self.save()
                 if sample and run:
-                    run.draw(self.ema_denoiser, self.images_seen, DESIGNS[self.config.design.sampler].sample)
+                    sampler = DESIGNS[self.config.design.sampler].sample
+                    run.draw(self.ema_denoiser, self.images_seen, sampler, self.images.class_names)
                 if log and callback and first:
                     callback(self)
             self._collect_losses()
@@ -208,6 +210,7 @@ class Trainer:
                 "images_seen": self.images_seen,
                 "seconds": self.seconds,
                 "data": self._data,
+                "class_names": self.images.class_names,
                 "losses": self.losses,
                 "recent": self._recent,
                 "scaler": self.scaler.state_dict(),
@@ -219,7 +222,8 @@ class Trainer:
     def save_denoiser(self, path: str | Path) -> None:
         """Write the averaged denoiser alone, for sampling: a quarter of the size of a full checkpoint."""
         tensors = {f"ema.{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
-        save_checkpoint(path, self.config, tensors, images_seen=self.images_seen)
+        names = self.images.class_names
+        save_checkpoint(path, self.config, tensors, images_seen=self.images_seen, class_names=names)
 
     def resume(self) -> "Trainer":
         """Take up training where the run's checkpoint left off; returns self."""
