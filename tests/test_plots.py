@@ -1,5 +1,6 @@
 """Pictures keep still under a slider, and say their numbers without formulas, which are slow."""
 
+import io
 import subprocess
 import sys
 
@@ -57,14 +58,38 @@ assert "matplotlib.pyplot" not in sys.modules, "it chooses a backend, and lists 
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_style_is_whole_whatever_the_reader_s_own_is():
-    """Dark themes set white ink; with paper alone set to white, words are white on white. TeX may be missing."""
-    with matplotlib.style.context(["dark_background", {"text.usetex": True}]):
-        fig = plots.curves({"a": (levels, levels), "b": (levels, levels)}, "σ", "loss", logx=True)
+LINES, IMAGES = {"a": (levels, levels), "b": (levels, levels**2)}, torch.linspace(-1, 1, 128).reshape(2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("style", ["dark_background", "classic", {"text.usetex": True, "savefig.facecolor": "black"}])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.curves(LINES, "σ", "loss"),
+        lambda: plots.strip([IMAGES, IMAGES], ["σ = 1", "σ = 0"], row_labels=["x", "y"]),
+        lambda: plots.dashboard({"loss": (LINES, "σ", "x")}, IMAGES, "drawn"),
+    ],
+    ids=["curves", "strip", "dashboard"],
+)
+def test_a_reader_s_own_style_changes_no_pixel_and_no_word(draw, style):
+    """Dark themes set white ink; TeX may be missing; axes find their marks and limits only when they are drawn."""
+
+    def look(fig):
+        shown = fig._repr_mimebundle_(), fig._repr_png_()  # in IPython's order
+        fig.savefig(saved := io.BytesIO())
+        return shown, saved.getvalue()
+
+    plain = look(draw())
+    with matplotlib.style.context(style):
+        assert look(draw()) == plain
+
+
+def test_ink_is_black_on_white_paper_under_a_dark_theme():
+    with matplotlib.style.context("dark_background"):
+        fig = plots.curves(LINES, "σ", "loss", logx=True)
         assert fig._repr_png_()
     (axis,) = fig.axes
-    colors = {to_hex(color) for color in (fig.get_facecolor(), axis.get_facecolor())}
-    assert colors == {"#ffffff"}
+    assert {to_hex(part.get_facecolor()) for part in (fig, axis)} == {"#ffffff"}
     ink = [axis.xaxis.label, *axis.get_xticklabels(), *axis.get_legend().get_texts()]
     assert {to_hex(text.get_color()) for text in ink} == {"#000000"}
 

@@ -21,7 +21,7 @@ def field(
     `places` (K, 2), `arrows` (K, 2), drawn at equal length; `likelihood` (n, n) over [-2, 2] x [-2, 2], shaded;
     `points` (N, 2), drawn larger the larger their `weights` (N,); `x` (2,) and the `answer` (2,) to it.
     """
-    fig, axis = style.figure(size=(5.2, 5.5))
+    fig, axis = style.figure((5.2, 5.5))
     shade = {"cmap": "Greys", "vmax": 2 * likelihood.max(), "extent": (-2, 2, -2, 2), "origin": "lower"}
     axis.imshow(likelihood.T.numpy(), vmin=0, interpolation="auto", **shade)
     axis.quiver(*places.T, *normalize(arrows).T, scale=24, width=0.0035, color="0.35", pivot="mid")
@@ -39,7 +39,7 @@ def field(
 @style.picture
 def clouds(groups: Mapping[str, Tensor], limit: float = 1.5, size: float = 2.7) -> style.Figure:
     """Images of two pixels as points of a plane: {title: points (N, 2)} side by side, from -`limit` to `limit`."""
-    fig, _ = style.figure(1, len(groups), (len(groups) * size, size + 0.5), sharex=True, sharey=True)
+    fig, _ = style.figure((len(groups) * size, size + 0.5), 1, len(groups), sharex=True, sharey=True)
     for axis, (title, points) in zip(fig.axes, groups.items(), strict=True):
         axis.plot(*points.T, ".", color="black", markersize=2, alpha=0.4)
         axis.set(title=title, xlabel="left pixel", xlim=(-limit, limit), xticks=[-1, 0, 1], aspect="equal")
@@ -55,7 +55,7 @@ def paths(panels: Mapping[str, tuple], highlight: int | None = None) -> style.Fi
     two; then places (G,) and the density (G, T) there, drawn in grey relative to its largest value at each t.
     """
     size = (3.3 * len(panels), 3.3) if len(panels) > 1 else (7, 3.4)
-    fig, _ = style.figure(1, len(panels), size, (0.72, 0.15, 0.55, 0.3))
+    fig, _ = style.figure(size, 1, len(panels), (0.72, 0.15, 0.55, 0.3))
     for axis, (title, (t, x, xlabel, ylabel, *more)) in zip(fig.axes, panels.items(), strict=True):
         marks, *shade = more or [{}]
         axis.plot(t, x, color="0.25" if shade else "0.65", linewidth=1)
@@ -79,25 +79,23 @@ def paths(panels: Mapping[str, tuple], highlight: int | None = None) -> style.Fi
 def dashboard(
     panels: Mapping[str, tuple[style.Lines, str, str]], images: Tensor | None = None, title: str = ""
 ) -> style.Figure:
-    """Small pictures of lines, each with axes of its own, above a row of `images` (B, C, H, W) under a `title`.
+    """A row of small pictures of lines, each with axes of its own, above `images` (B, C, H, W) under a `title`.
 
-    `panels`, three to a row: {name: (lines {name: (x, y)}, label of x, logarithmic axes: "", "x", "y" or "xy")}.
+    `panels`: {name: (lines {name: (x, y)}, label of x, which axes are logarithmic: "", "x", "y" or "xy")}.
     """
-    several = len({name for lines, _, _ in panels.values() for name in lines}) > 1
-    size = 8.8 / len(images) if images is not None else 0
-    below = (size + 0.4 if size else 0) + (0.35 if several else 0)  # inches
-    height = 2.2 * -(-len(panels) // 3) + below
-    fig = style.Figure((9, height))  # everything has its place: to have a layout found takes a third of the time
-    for place, (name, (lines, xlabel, logarithmic)) in enumerate(panels.items()):
-        row, column = divmod(place, 3)
-        axis = fig.add_axes((column / 3 + 0.07, 1 - (2.2 * row + 1.7) / height, 0.25, 1.4 / height))
+    width, legend = 3.0 * len(panels), 0.35 if any(len(lines) > 1 for lines, _, _ in panels.values()) else 0
+    strip = 0 if images is None else (width - 0.2) / len(images)  # its height
+    below = legend + (strip + 0.4 if strip else 0)
+    height = 2.2 + below
+    fig, _ = style.figure((width, height), 1, len(panels), (0.63, 0.12, 0.5, 0.3), below)
+    for axis, (name, (lines, xlabel, logarithmic)) in zip(fig.axes, panels.items(), strict=True):
         style.chart(axis, lines, logarithmic, title=name, xlabel=xlabel)
         axis.minorticks_off()  # and few others: they take most of the time
         for scale in (axis.xaxis, axis.yaxis):
             scale.get_major_locator().set_params(**{"numticks" if scale.get_scale() == "log" else "nbins": 4})
     style.legend_below(fig, fig.axes[0])
     if images is not None:
-        axis = fig.add_axes((0.1 / 9, (below - 0.35 - size) / height, 8.8 / 9, size / height))
+        axis = fig.add_axes((0.1 / width, (legend + 0.05) / height, 1 - 0.2 / width, strip / height))
         style.show_images(axis, images, len(images), title)
     return fig
 
@@ -110,7 +108,7 @@ def shapes(stages: Mapping[str, tuple[int, int, int]], skips: Sequence[tuple[str
     """
     channels, heights, _ = zip(*stages.values(), strict=True)
     low, top = min(heights), max(heights)
-    fig, axis = style.figure(size=(0.85 * len(stages) + 0.6, 4.6))
+    fig, axis = style.figure((0.85 * len(stages) + 0.6, 4.6))
     centered, roofs = {"ha": "center", "fontsize": 9}, {}
     for place, (name, (C, H, W)) in enumerate(stages.items()):
         roof = 2 * (H - top)

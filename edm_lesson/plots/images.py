@@ -15,7 +15,7 @@ def image_grid(images: Tensor, columns: int = 8, title: str = "", size: float = 
     """Images (B, C, H, W) side by side in rows of `columns`, each `size` inches wide."""
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    fig, axis = style.figure(size=(columns * size, rows * size + (0.35 if title else 0)))
+    fig, axis = style.figure((columns * size, rows * size + (0.35 if title else 0)))
     style.show_images(axis, images, columns, title)
     return fig
 
@@ -29,7 +29,7 @@ def strip(
     `row_labels`, if given, stand to the left of the rows. Images may differ in size: each fills its place.
     """
     rows, columns, pitch, edges = len(frames[0]), len(frames), 1.08, []
-    fig, axis = style.figure(size=(columns * size + (1.1 if row_labels else 0), rows * size + 0.3))
+    fig, axis = style.figure((columns * size + (1.1 if row_labels else 0), rows * size + 0.3))
     for k, (frame, label) in enumerate(zip(frames, labels, strict=True)):  # axes for each take several times as long
         axis.annotate(label, (k * pitch + 0.5, 0), (0, 5), textcoords="offset points", ha="center", va="bottom")
         for b, image in enumerate(frame):
@@ -59,7 +59,7 @@ def panels(
     Matrices are drawn from 0, dark, to their largest entry. `mark` is a pixel, (row, column).
     """
     top = 0.6 if heading else 0.35
-    fig, _ = style.figure(1, len(images), (len(images) * size, size + top), (0.05, 0.05, 0.05, top))
+    fig, _ = style.figure((len(images) * size, size + top), 1, len(images), (0.05, 0.05, 0.05, top))
     for axis, image, title in zip(fig.axes, images, titles, strict=True):
         style.show_image(axis, image, title)
         if mark:
@@ -74,7 +74,7 @@ def pixel_values(batches: Sequence[Tensor], titles: Sequence[str], limit: float 
     """The first image of each batch (B, C, H, W), grey where it is 0, black and white from -`limit` and `limit` on;
     below it, how often each value occurs in the batch."""
     size = (2.2 * len(batches), 4.2)
-    fig, axes = style.figure(2, len(batches), size, (0.3, 0.05, 0.55, 0.5), height_ratios=[2, 1], squeeze=False)
+    fig, axes = style.figure(size, 2, len(batches), (0.3, 0.05, 0.55, 0.5), height_ratios=[2, 1], squeeze=False)
     fig.subplots_adjust(hspace=0.1)
     for (above, below), batch, title in zip(axes.T, batches, titles, strict=True):
         style.show_image(above, batch[0] / limit, title)
@@ -102,7 +102,7 @@ def attention(image: Tensor, clean: Tensor, weights: Tensor, cell: style.Pair, t
 @style.picture
 def transformed(before: Tensor, after: Tensor, labels: Mapping[str, float], limit: float = 2.0) -> style.Figure:
     """An image (C, H, W) before and after something was done to it; as bars, the {name: number} that say what."""
-    fig, (left, middle, right) = style.figure(1, 3, (8.6, 3.0), width_ratios=[1, 1, 1.1])
+    fig, (left, middle, right) = style.figure((8.6, 3.0), 1, 3, width_ratios=[1, 1, 1.1])
     style.show_image(left, before, "before")
     style.show_image(middle, after, "after")
     right.barh(list(labels), list(labels.values()), color=style.COLORS[0], label=list(labels))

@@ -28,7 +28,7 @@ def curves(
     lines and not the axes; with both, the legend has its place below. `draws` (N,), such as the noise levels of
     training, are shown behind the lines as a grey histogram, over the logarithmic axis that `xlim` holds fixed.
     """
-    fig, axis = style.figure(size=size)
+    fig, axis = style.figure(size)
     style.chart(axis, lines, "x" * logx + "y" * logy, xlabel=xlabel, ylabel=ylabel, **settings)
     if "xticks" in settings:
         axis.set_xticklabels([f"{tick:g}" for tick in settings["xticks"]])
@@ -55,7 +55,7 @@ def curve_panels(
 ) -> style.Figure:  # fmt: skip
     """Several pictures of lines, {title: {name: (x, y)}}, on the same axes, with one legend; points are larger."""
     rows = -(-len(panels) // columns)
-    fig, _ = style.figure(rows, columns, (columns * size[0], rows * size[1] + 0.4), sharex=True, sharey=True)
+    fig, _ = style.figure((columns * size[0], rows * size[1] + 0.4), rows, columns, sharex=True, sharey=True)
     labels = {"xlabel": xlabel, "ylabel": ylabel, "ylim": ylim}
     for axis, (title, lines) in zip(fig.axes, panels.items(), strict=False):
         style.chart(axis, lines, "x" * logx + "y" * logy, lone=8, title=title, **labels)
@@ -67,7 +67,7 @@ def curve_panels(
 @style.picture
 def progress(losses: style.Lines, images: Tensor, title: str = "") -> style.Figure:
     """How training goes: `losses`, {name: (images seen, loss)}, on the left, and images (B, C, H, W) on the right."""
-    fig, (left, right) = style.figure(1, 2, (8.5, 3.4), width_ratios=[1.5, 1])
+    fig, (left, right) = style.figure((8.5, 3.4), 1, 2, width_ratios=[1.5, 1])
     style.chart(left, losses, "y", xlabel="images seen", ylabel="loss")
     left.legend()
     style.show_images(right, images, math.ceil(len(images) ** 0.5), title)
@@ -79,7 +79,7 @@ def dot_plot(
     groups: Mapping[str, Sequence[float]], xlabel: str, logx: bool = False, means: bool = True
 ) -> style.Figure:
     """What was measured of {name: one value a seed}, a row each: a mark a seed, and a line at their mean."""
-    fig, axis = style.figure(size=(7 if means else 8, 0.9 + 0.4 * len(groups)))
+    fig, axis = style.figure((7 if means else 8, 0.9 + 0.4 * len(groups)))
     looks = [(style.COLORS[0], "o")] if means else zip(style.COLORS, style.MARKERS, strict=True)
     for row, ((name, values), (color, marker)) in enumerate(zip(groups.items(), cycle(looks), strict=False)):
         axis.plot(values, [row] * len(values), marker, color=color, markersize=6, alpha=0.8, label=name)
@@ -102,7 +102,7 @@ def steps(schedules: Mapping[str, style.Numbers]) -> style.Figure:
 @style.picture
 def heatmap(values: Tensor, xlabel: str, ylabel: str, extent: Any = None, limits: Any = (None, None)) -> style.Figure:
     """A matrix (rows, columns) as an image with its scale; rows go down, `extent` is (left, right, bottom, top)."""
-    fig, axis = style.figure(size=(7, 3.2))
+    fig, axis = style.figure((7, 3.2))
     fig.colorbar(axis.imshow(values.numpy(), extent=extent, clim=limits, aspect="auto"), ax=axis)
     axis.grid(False)
     axis.set(xlabel=xlabel, ylabel=ylabel)
@@ -112,7 +112,7 @@ def heatmap(values: Tensor, xlabel: str, ylabel: str, extent: Any = None, limits
 @style.picture
 def bars(groups: Mapping[str, Sequence[float]], xlabels: Sequence[str], size: style.Pair = (8, 3.6)) -> style.Figure:
     """Horizontal bars side by side: {name: one value a group}, with one label a group on its x axis."""
-    fig, _ = style.figure(1, len(xlabels), size, sharey=True)
+    fig, _ = style.figure(size, 1, len(xlabels), sharey=True)
     for number, (axis, label) in enumerate(zip(fig.axes, xlabels, strict=True)):
         values = [numbers[number] for numbers in groups.values()]
         axis.barh(list(groups), values, color=style.COLORS[number], label=list(groups), zorder=2)

@@ -13,7 +13,6 @@ import matplotlib.style
 import numpy as np
 from IPython import get_ipython
 from matplotlib.axes import Axes
-from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.ticker import LogFormatter
 from torch import Tensor
@@ -43,18 +42,20 @@ Lines = Mapping[str, tuple[Numbers, Any]]  # {name: (x, y)}; y: as many numbers,
 Pair = tuple[float, float]
 
 
+in_style = matplotlib.style.context(["default", STYLE])  # decorates what draws: the reader's own style has no say
+
+
 class Figure(matplotlib.figure.Figure):
     """A figure that pyplot knows nothing of; IPython keeps `describe` of it beside its picture."""
 
-    def draw(self, renderer: RendererBase) -> None:
-        """Draw in the course's style, also what matplotlib makes only now, such as the marks of axes."""
-        with matplotlib.style.context(["default", STYLE]):
-            super().draw(renderer)
+    draw = in_style(matplotlib.figure.Figure.draw)  # which makes the marks of axes
+    savefig = in_style(matplotlib.figure.Figure.savefig)  # which chooses the paper
 
     def _repr_png_(self):
         FigureCanvasAgg(self).print_png(png := io.BytesIO())  # `savefig` would draw twice
         return png.getvalue()
 
+    @in_style  # axes find their limits when they are first asked for them
     def _repr_mimebundle_(self, include=None, exclude=None):
         return {}, {"image/png": {"alt": describe(self)}}
 
@@ -64,12 +65,12 @@ if shell := get_ipython():  # any slider makes IPython print figures itself, by 
 
 
 def picture(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Let `draw` work in the course's style, whatever the reader's own is, and on tensors wherever they lie."""
+    """Let `draw` work in the course's style and on tensors wherever they lie, also with gradients."""
 
     @wraps(draw)
+    @in_style
     def drawn(*args: Any, **settings: Any) -> Figure:
-        with matplotlib.style.context(["default", STYLE]):
-            return draw(*on_cpu(args), **on_cpu(settings))
+        return draw(*on_cpu(args), **on_cpu(settings))
 
     return drawn
 
@@ -84,21 +85,21 @@ def on_cpu(value: Any) -> Any:
 
 
 def figure(
-    rows: int = 1, columns: int = 1, size: Pair | None = None, edges: Sequence[float] | None = None, **subplots: Any
+    size: Pair, rows: int = 1, columns: int = 1, edges: Sequence[float] | None = None, below: float = 0, **subplots: Any
 ) -> tuple[Figure, Any]:
-    """A figure and its axes as `subplots` gives them, for which a layout is found; or, in half the time, not.
+    """A figure of `size` (width, height) and its axes as `subplots` gives them, for which a layout is found.
 
-    With `edges` (left, right, bottom, top), axes of one size have so many inches around them for their words.
+    With `edges` (left, right, bottom, top) none is, in half the time: all axes are of one size, with so much around
+    each for its words, and the figure's foot is left free up to `below`. All in inches.
     """
     if edges is None:
         fig = Figure(size, layout="constrained")
-        return fig, fig.subplots(rows, columns, **subplots)
-    assert size
-    (width, height), (left, right, bottom, top) = size, edges
-    fig = Figure(size)
-    fig.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height)
-    between = {"wspace": (left + right) * columns / width, "hspace": (bottom + top) * rows / height}
-    fig.subplots_adjust(**{name: share / (1 - share) for name, share in between.items()})
+    else:
+        (width, height), (left, right, bottom, top) = size, edges
+        across, up = width / columns - left - right, (height - below) / rows - bottom - top  # the axes themselves
+        fig = Figure(size)
+        fig.subplots_adjust(left / width, (below + bottom) / height, 1 - right / width, 1 - top / height)
+        fig.subplots_adjust(wspace=(left + right) / across, hspace=(bottom + top) / up)
     return fig, fig.subplots(rows, columns, **subplots)
 
 
