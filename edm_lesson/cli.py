@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; default: the best.")
 CHECKPOINT = typer.Option(help="lesson, lesson-conditional, a checkpoint, or a run's folder.")
-SAMPLER = typer.Option(help="edm, vp, ve or iddpm (Table 1); default: the model's own.")
+SAMPLER = typer.Option(help="edm, vp, ve, iddpm (Table 1) or dpmpp_2m (for few steps); default: the model's own.")
 
 
 def main() -> None:
@@ -137,11 +137,11 @@ def curves(
 def sample(
     checkpoint: Annotated[str, CHECKPOINT] = "lesson",
     num_samples: Annotated[int, typer.Option(help="How many images.")] = 64,
-    num_steps: Annotated[int, typer.Option(help="Steps: N of edm ask the network 2N − 1 times.")] = 18,
+    num_steps: Annotated[int, typer.Option(help="Steps: N of edm ask the network 2N − 1 times, of dpmpp_2m N.")] = 18,
     seed: Annotated[int, typer.Option(help="Image number i comes from seed + i.")] = 0,
     labels: Annotated[str | None, typer.Option(help="Classes to draw in turn: 0-9 or 3,1,4; default: all.")] = None,
     sampler: Annotated[str | None, SAMPLER] = None,
-    sigma_min: Annotated[float | None, typer.Option(help="Lowest noise level but 0; default for edm: 0.002.")] = None,
+    sigma_min: Annotated[float | None, typer.Option(help="Lowest level but 0; edm: 0.002, dpmpp_2m: 0.05.")] = None,
     sigma_max: Annotated[float | None, typer.Option(help="Highest noise level; default for edm: 80.")] = None,
     rho: Annotated[float | None, typer.Option(help="Exponent of edm's levels (Eq. 5); default: 7.")] = None,
     s_churn: Annotated[float, typer.Option("--S-churn", help="Amount of fresh noise (Algorithm 2).")] = 0.0,
@@ -161,7 +161,7 @@ def sample(
     from edm_lesson.checks import check_choice
     from edm_lesson.data import name_classes, save_grid, to_uint8
     from edm_lesson.data.files import written
-    from edm_lesson.designs import DESIGNS
+    from edm_lesson.designs import SAMPLERS
     from edm_lesson.samplers import sample_images
 
     if out.suffix not in (".png", ".npz"):
@@ -169,10 +169,10 @@ def sample(
     if film and (out.suffix == ".npz" or num_samples > min(batch_size, 16)):
         raise ValueError(f"--film draws at most 16 images of one batch as a .png, not {num_samples} as {out}.")
     denoiser = load_denoiser(checkpoint, device)
-    column = sampler or denoiser.config.design.sampler
-    check_choice("--sampler", column, DESIGNS)
-    if rho is not None and column != "edm":
-        raise ValueError(f"--rho is {rho}, but the noise levels of {column} have none; leave it out, or take edm.")
+    word = sampler or denoiser.config.design.sampler
+    check_choice("--sampler", word, SAMPLERS)
+    if rho is not None and word not in ("edm", "dpmpp_2m"):
+        raise ValueError(f"--rho is {rho}, but the noise levels of {word} have none; leave it out, or take edm.")
     classes = parse_labels(labels) if labels else range(denoiser.label_dim)[: len(denoiser.class_names) or None]
     frames, names = [], []
 
@@ -184,7 +184,7 @@ def sample(
     levels = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
     samples = sample_images(
         denoiser, num_samples, seed=seed, classes=classes or None, batch_size=batch_size, progress=True,
-        sampler=DESIGNS[column].sample, num_steps=num_steps, S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
+        sampler=SAMPLERS[word].sample, num_steps=num_steps, S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
         callback=keep if film else None, **{name: value for name, value in levels.items() if value is not None},
     )  # fmt: skip
     pixels = to_uint8(samples)

@@ -13,7 +13,7 @@ from edm_lesson.augment import AugmentPipe
 from edm_lesson.losses import DenoisingLoss, EDMLoss, IDDPMLoss, VELoss, VPLoss
 from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
 from edm_lesson.preconditioning import Centered, EDMPrecond, IDDPMPrecond, Precond, VEPrecond, VPPrecond
-from edm_lesson.samplers import Denoiser, clip_range, general_sampler
+from edm_lesson.samplers import Denoiser, clip_range, dpmpp_2m_sampler, general_sampler
 from edm_lesson.schedules import LinearSchedule, VESchedule, VPSchedule, unscaled, vp_scale
 
 
@@ -57,7 +57,20 @@ class Design:
 
     def nfe(self, num_steps: int, solver: str | None = None) -> int:
         """How often `num_steps` steps of the design's sampler, or of another `solver`, ask the network."""
-        return num_steps if (solver or self.solver) == "euler" else 2 * num_steps - 1
+        return 2 * num_steps - 1 if (solver or self.solver) == "heun" else num_steps
+
+
+class Multistep(Design):
+    """A design whose sampler is `dpmpp_2m_sampler`, with EDM's levels; it takes no other solver, and no churn."""
+
+    def sample(
+        self, denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, **settings: Any
+    ) -> Tensor:
+        if settings.pop("S_churn", 0) or settings.pop("solver", self.solver) != self.solver:
+            raise ValueError("dpmpp_2m takes neither S_churn nor another solver; leave them out, or take edm.")
+        for name in ("S_min", "S_max", "S_noise", "randn_like"):  # which say what churn would be like
+            settings.pop(name, None)
+        return dpmpp_2m_sampler(denoiser, latents, class_labels, **settings)
 
 
 VP_RANGE = VPSchedule().sigma(1e-3).item(), VPSchedule().sigma(1).item()  # from epsilon_s to time 1
@@ -67,6 +80,8 @@ DESIGNS = {
     "iddpm": Design(IDDPMPrecond, IDDPMLoss, "euler", schedules.iddpm_sigmas, LinearSchedule, unscaled, 0.002, 81.0),
     "edm": Design(EDMPrecond, EDMLoss, "heun", schedules.edm_sigmas, LinearSchedule, unscaled, 0.002, 80.0),
 }
+MULTISTEP = Multistep(EDMPrecond, EDMLoss, "dpmpp_2m", schedules.edm_sigmas, LinearSchedule, unscaled, 0.05, 80.0)
+SAMPLERS = DESIGNS | {"dpmpp_2m": MULTISTEP}
 NETWORKS = {"lesson": LessonUNet, "ddpmpp": DDPMpp, "ncsnpp": NCSNpp, "adm": ADM}
 
 

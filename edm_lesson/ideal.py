@@ -1,4 +1,4 @@
-"""Denoisers that need no training: the exact answers for a finite data set and for a Gaussian."""
+"""What needs no training: exact denoisers for a finite data set and for a Gaussian, and the Gaussian's paths."""
 
 from collections.abc import Callable
 
@@ -53,6 +53,27 @@ class GaussianDenoiser:
         """Where the probability flow ODE takes `x` from `sigma` to `sigma_next`, exactly."""
         variance = self.std**2
         return self.mean + (x - self.mean) * ((variance + sigma_next**2) / (variance + sigma**2)) ** 0.5
+
+
+class GaussianJump:
+    """The start of the way without the network: as Gaussian data would go (Wang and Vastola 2024, arXiv 2412.09726).
+
+    At high noise levels, mean and covariance are all that can be told of the data, and the paths of Gaussian data have
+    a formula. `images` (N, C, H, W) are what both are taken of: the training images, or those of one class.
+    """
+
+    @checked(check_data)
+    def __init__(self, images: Tensor):
+        pixels = images.flatten(1)
+        self.mean = pixels.mean(0).double().cpu()
+        self.variances, self.axes = torch.linalg.eigh(pixels.T.cov().double().cpu())
+
+    def __call__(self, latents: Tensor, sigma_max: float, sigma: float) -> Tensor:
+        """`latents` (B, C, H, W) for any sampler's `sigma_max`, as latents for one that starts at `sigma` instead."""
+        shrink = ((self.variances + sigma**2) / (self.variances + sigma_max**2)).sqrt()
+        along = (sigma_max * latents.flatten(1).to(self.mean) - self.mean) @ self.axes  # each goes its own way
+        x = self.mean + shrink * along @ self.axes.T
+        return (x / sigma).reshape(latents.shape).to(latents)
 
 
 def score(denoiser: Callable, x: Tensor, sigma: Tensor | float) -> Tensor:

@@ -53,8 +53,8 @@ def test_a_film_shows_every_second_step_and_nothing_else_needs_pictures_of_ours(
     assert run(*common, tmp_path / "grid.png")[0] == 0
 
 
-@pytest.mark.parametrize("sampler", ["vp", "ve", "iddpm"])
-def test_a_model_is_sampled_by_another_columns_sampler(run, tmp_path, sampler):
+@pytest.mark.parametrize("sampler", ["vp", "ve", "iddpm", "dpmpp_2m"])
+def test_a_model_is_sampled_by_another_sampler_than_its_own(run, tmp_path, sampler):
     common = ["sample", "--device", "cpu", "--num-steps", 2, "--num-samples", 1, "--out"]
     for number, settings in enumerate([[], ["--sampler", sampler], ["--sampler", sampler, "--sigma-max", 20]]):
         assert run(*common, tmp_path / f"{number}.npz", *settings)[0] == 0
@@ -75,6 +75,7 @@ def test_a_model_is_sampled_by_another_columns_sampler(run, tmp_path, sampler):
         (["--sigma-min", "90"], "sigma_min is 90.0"),
         (["--S-churn", "-1"], "S_churn is -1.0"),
         (["--sampler", "ddim"], "sampler is 'ddim'; it must be one of"),
+        (["--sampler", "dpmpp_2m", "--S-churn", "10"], "dpmpp_2m takes neither S_churn nor another solver"),
         (["--sampler", "vp", "--rho", "5"], "--rho is 5.0, but the noise levels of vp have none"),
         (["--film"], "--film draws at most 16 images of one batch as a .png, not 64"),
         (["--device", "toaster"], "toaster"),

@@ -71,9 +71,18 @@ def test_points_are_all_combinations_with_what_each_design_leaves_open():
     assert {point["rho"] for point in vp} == {None}
 
 
-@pytest.mark.parametrize("wrong", [{"design": ["ddim"]}, {"solver": ["rk4"]}])
-def test_unknown_words_are_refused_with_those_that_exist(wrong):
-    with pytest.raises(ValueError, match="it must be one of"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"design": ["ddim"]}, "sampler is 'ddim'; it must be one of vp, ve"),
+        ({"solver": ["rk4"]}, "solver is 'rk4'; it must be one of"),
+        ({"S_churn": [-1.0]}, "S_churn is -1"),
+        ({"design": ["dpmpp_2m"], "S_churn": [10.0]}, "dpmpp_2m takes neither S_churn nor another solver"),
+        ({"design": ["dpmpp_2m"], "solver": ["heun"]}, "dpmpp_2m takes neither S_churn nor another solver"),
+    ],
+)
+def test_what_no_sampler_takes_is_refused_before_anything_is_measured(wrong, message):
+    with pytest.raises(ValueError, match=message):
         sweep_points(**wrong)
 
 
@@ -115,7 +124,8 @@ def test_network_evaluations_are_those_that_a_sample_costs(tmp_path):
             Counting.calls += 1
             return super().forward(x, sigma)
 
-    for point in sweep_points(design=DESIGNS, solver=("heun", "euler"), num_steps=(1, 4)):
+    multistep = sweep_points(design=["dpmpp_2m"], num_steps=(1, 4))
+    for point in [*sweep_points(design=DESIGNS, solver=("heun", "euler"), num_steps=(1, 4)), *multistep]:
         Counting.calls = 0
         path = tmp_path / "_".join(map(str, (point["design"], point["solver"], f"{point['num_steps']}.csv")))
         (row,) = go(Counting(), Spread(), [point], path, batch_size=8)

@@ -3,5 +3,6 @@
 from edm_lesson.samplers.edm import edm_sampler
 from edm_lesson.samplers.general import general_sampler
 from edm_lesson.samplers.images import SeededNoise, sample_images
+from edm_lesson.samplers.multistep import dpmpp_2m_sampler
 from edm_lesson.samplers.prepare import Denoiser, clip_range
 from edm_lesson.samplers.steps import add_churn, euler_step, heun_step

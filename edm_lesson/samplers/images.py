@@ -1,5 +1,6 @@
 """Images in any number, each with a seed of its own."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -42,7 +43,8 @@ def sample_images(
     """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
 
     Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn; `settings` go
-    to `sampler`. Their size is the denoiser's `img_channels` and `img_resolution`; they are drawn where it is.
+    to `sampler`, and a `randn_like` with these seeds, where it takes one. Their size is the denoiser's `img_channels`
+    and `img_resolution`; they are drawn where it is.
     """
     if classes is not None:
         check_count("len(classes)", len(classes))
@@ -52,6 +54,8 @@ def sample_images(
         raise ValueError(f"{missing}; set them, or call a sampler, such as edm_sampler, with latents of that size.")
     parameters = denoiser.parameters() if hasattr(denoiser, "parameters") else ()
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
+    takes = inspect.signature(sampler).parameters.values()
+    takes_noise = any(each.name == "randn_like" or each.kind == each.VAR_KEYWORD for each in takes)
     batches = []
     for start in tqdm(range(0, num_samples, batch_size), unit="batch", disable=not progress):
         numbers, labels = range(start, min(start + batch_size, num_samples)), None
@@ -59,5 +63,6 @@ def sample_images(
         if classes is not None:
             labels = torch.tensor([classes[number % len(classes)] for number in numbers], device=device)
         latents = noise.latents((channels, resolution, resolution))
-        batches.append(sampler(denoiser, latents, labels, randn_like=noise.randn_like, **settings).float().cpu())
+        settings |= {"randn_like": noise.randn_like} if takes_noise else {}
+        batches.append(sampler(denoiser, latents, labels, **settings).float().cpu())
     return torch.cat(batches)
