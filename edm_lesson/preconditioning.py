@@ -43,13 +43,9 @@ class Precond(nn.Module):
         class_labels = one_hot(class_labels, self.label_dim, x)
         augment_labels = label_rows(augment_labels, self.augment_dim, x)
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
-        F = self.ask(c_in * x, c_noise.flatten(), class_labels, augment_labels)
+        F = self.network(c_in * x, c_noise.flatten(), class_labels, augment_labels)
         check_answer(F, x)
         return c_skip * x + c_out * F.float()  # Eq. 7
-
-    def ask(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
-        """What the network answers to its four inputs: F, shaped like the first."""
-        return self.network(x, *conditions)
 
     def round_sigma(self, sigma: Tensor | float) -> Tensor:
         """The nearest noise level that the network knows: `sigma` itself, where it knows them all."""
@@ -110,8 +106,7 @@ class VEPrecond(Precond):
 class IDDPMPrecond(Precond):
     """iDDPM's: the network is asked for the noise and told how far down a table of `M` levels it is (Table 1, iDDPM).
 
-    `C_1`, `C_2` and `M` make `iddpm_table`; levels in between are told as the nearest of it. Variances that a network
-    has learned, as many channels behind the image's, are left out.
+    `C_1`, `C_2` and `M` make `iddpm_table`; levels in between are told as the nearest of it.
     """
 
     def __init__(self, network: Callable, C_1: float = 0.001, C_2: float = 0.008, M: int = 1000):
@@ -123,10 +118,6 @@ class IDDPMPrecond(Precond):
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         c_noise = len(self.u) - 1 - nearest_index(self.u, sigma)
         return torch.ones_like(sigma), -sigma, 1 / (sigma**2 + 1).sqrt(), c_noise.to(sigma.dtype)
-
-    def ask(self, x: Tensor, *conditions: Tensor | None) -> Tensor:
-        F, channels = super().ask(x, *conditions), x.shape[1]
-        return F[:, :channels] if F.shape[1] == 2 * channels else F
 
     def round_sigma(self, sigma: Tensor | float) -> Tensor:
         """The level of the table that is nearest to each of `sigma`."""

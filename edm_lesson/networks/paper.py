@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -48,32 +49,28 @@ class PaperUNet(nn.Module):
 
         widths = [model_channels * mult for mult in channel_mult]
         levels = [(width, size in attn_resolutions) for width, size in zip(widths, resolutions, strict=True)]
-        pixels = seen = img_channels * patch_size**2
+        pixels = img_channels * patch_size**2
         self.conv_in = nn.Conv2d(pixels, model_channels, 3, padding=1)
-        self.encoder, self.downs, self.residuals = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
-        width, skips = model_channels, [model_channels]
-        for depth, (out, attends) in enumerate(levels):
-            if depth:
-                self.downs.append(block(width, width, factor=0.5))
-                skips.append(width)
-            if depth and style.residual_encoder:
-                smooth, halve = layers.Resample(style.resample_filter, factor=1), nn.Conv2d(seen, width, 3, stride=2)
-                self.residuals.append(nn.Sequential(smooth, halve))
-                seen = width
+        self.encoder, width = nn.ModuleList(), model_channels
+        for out, attends in levels:
             self.encoder.append(nn.ModuleList(block(width if k == 0 else out, out, attends) for k in range(num_blocks)))
             width = out
-            skips += [out] * num_blocks
+        self.downs = nn.ModuleList(block(out, out, factor=0.5) for out in widths[:-1])
+        self.residuals = nn.ModuleList(
+            nn.Sequential(layers.Resample(style.resample_filter, factor=1), nn.Conv2d(seen, out, 3, stride=2))
+            for seen, out in pairwise([pixels, *widths[:-1]] if style.residual_encoder else [])
+        )
         self.bottleneck = nn.ModuleList([block(width, width, attention=True), block(width, width)])
-        self.decoder, self.ups = nn.ModuleList(), nn.ModuleList()
-        for depth, (out, attends) in enumerate(reversed(levels)):
-            if depth:
-                self.ups.append(block(width, width, factor=2))
+        skips = [model_channels, *(out for out in widths for _ in range(num_blocks + 1))][:-1]  # blocks and steps down
+        self.decoder = nn.ModuleList()
+        for out, attends in reversed(levels):
             level = nn.ModuleList()
             for number in range(num_blocks + 1):
                 is_asked = number == num_blocks or not style.attend_rarely
                 level.append(block(width + skips.pop(), out, attends and is_asked))
                 width = out
             self.decoder.append(level)
+        self.ups = nn.ModuleList(block(out, out, factor=2) for out in reversed(widths[1:]))
         self.norm_out = layers.GroupNorm(width)
         self.conv_out = layers.zero_init(nn.Conv2d(width, pixels, 3, padding=1))
 
