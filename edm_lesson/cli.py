@@ -356,4 +356,4 @@ def lab(
     """
     from edm_lesson.course import open_lab
 
-    sys.exit(open_lab(folder, context.args))
+    open_lab(folder, context.args)

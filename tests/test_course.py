@@ -1,18 +1,26 @@
 """Running the course: every notebook, its parameters, failures told by notebook and cell, and copies to work on."""
 
 import ast
+import contextlib
 import json
+import os
 import re
-import subprocess
+import signal
+import socket
 import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import nbformat
 import pytest
+from forks import forked
 from nbclient import NotebookClient
 
 from edm_lesson import LessonError, course
 from edm_lesson.course import lab, store
 from edm_lesson.course import run as runner
+from edm_lesson.course.kernel import ThisPython, kernel_environment
 
 
 @pytest.fixture
@@ -75,16 +83,59 @@ def test_a_setting_says_how_long_to_train_and_a_parameter_overrules_it(notebooks
     planned = []
     monkeypatch.setattr(runner, "_execute", lambda path, copy, chosen: planned.append((path.name[:2], chosen)))
     out = ["--out", tmp_path / "out"]
-    for arguments in ([], ["--setting", "minutes"], ["--setting", "full", "-p", "setting=none", "-p", "steps=3.5"]):
+    monkeypatch.setattr(runner, "written", lambda path: contextlib.nullcontext(path))
+    for arguments in ([], ["--setting", "minutes"], ["--setting", "full", "-p", "setting=minutes", "-p", "steps=35"]):
         assert run("course", *out, *arguments)[0] == 0
     assert [chosen for number, chosen in planned if number == "00"] == [
-        {"setting": "seconds"}, {"setting": "minutes"}, {"setting": "none", "steps": 3.5},
+        {"setting": "seconds"}, {"setting": "minutes"}, {"setting": "minutes", "steps": 35},
     ]  # fmt: skip
     assert [chosen for number, chosen in planned if number == "01"] == [{}] * 3
     code, _, said = run("course", *out, "--setting", "gpu")
     assert code == 2
     assert all(word in said for word in ("'gpu'", "'seconds'", "'minutes'", "'full'"))
     assert "-p is 'steps'; write NAME=VALUE" in run("course", *out, "-p", "steps")[2]
+
+
+@pytest.mark.parametrize("text", ["[", "a: b: c", "${x", "&a [*a]", "!!python/name:os.system", "", "many", "3.5"])
+def test_a_value_of_another_kind_or_no_yaml_is_told_in_a_sentence_before_anything_runs(notebooks, tmp_path, run, text):
+    code, _, said = run("course", "--out", tmp_path / "out", "-p", f"steps={text}")
+    assert said == f"edm-lesson: -p steps is {text!r}; it must be of the kind of 3, which the notebook has."
+    assert code
+    said = run("course", "--out", tmp_path / "out", "-p", f"setting={text}")[2]
+    assert said == f"edm-lesson: setting is {text!r}; it must be one of seconds, minutes, full."
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("typed", "reaches"), [("2024", "2024"), ("a [b", "a [b"), ("'a'", "a"), ("", "")])
+def test_text_is_typed_without_quotes(typed, reaches):
+    assert runner._read("folder", typed, "") == reaches
+
+
+def test_learners_copies_and_the_course_itself_are_not_replaced(notebooks, tmp_path, run):
+    before = (notebooks / "00_first.ipynb").read_bytes()
+    assert "holds notebooks to read or to work on" in run("course", "--out", notebooks)[2]
+    assert (notebooks / "00_first.ipynb").read_bytes() == before
+
+
+def test_what_stood_there_stays_until_a_notebook_has_been_executed(notebooks, tmp_path, monkeypatch, run):
+    rewrite(notebooks / "01_second.ipynb", "import pathlib\nprint(pathlib.Path('../out/01_second.ipynb').read_text())")
+    old = tmp_path / "out" / "01_second.ipynb"
+    old.parent.mkdir()
+    old.write_text("whole")
+    course.run_course("01", old.parent)
+    assert nbformat.read(old, 4).cells[1].outputs[0].text == "whole\n"
+    assert [path.name for path in old.parent.iterdir()] == ["01_second.ipynb"]
+    old.write_text("whole")
+
+    def full(text, path):
+        Path(path).write_text("cut off")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("papermill.engines.write_ipynb", full)
+    said = run("course", "--only", "01", "--out", old.parent)[2]
+    assert "Can't write" in said
+    assert "No space left" in said
+    assert [path.read_text() for path in old.parent.iterdir()] == ["whole"]
 
 
 def test_the_notebooks_know_the_settings_and_are_stored_with_the_shortest():
@@ -127,12 +178,18 @@ def test_the_kernel_is_of_the_python_that_runs_and_its_threads_wait_asleep(
     assert executed.cells[-1].outputs[0].text.endswith(" active\n"), "what the user sets, stays"
 
 
+def test_where_there_is_no_home_jupyter_gets_one_that_it_can_write_to(tmp_path, monkeypatch):
+    for home, kept in [(tmp_path, True), (tmp_path / "none", False)]:
+        monkeypatch.setenv("HOME", str(home))
+        given = kernel_environment()["HOME"]
+        assert (given == str(home)) == kept
+        assert os.access(given, os.W_OK)
+
+
 def test_the_lab_offers_the_python_that_runs_and_the_kernels_of_others(another_python):
     other = another_python.parent / "jupyter" / "kernels" / "other"
     other.mkdir()
     (other / "kernel.json").write_text('{"argv": ["other"], "display_name": "Other", "language": "x"}')
-    from edm_lesson.course.kernel import ThisPython
-
     offered = {name: kernel["spec"]["argv"][0] for name, kernel in ThisPython().get_all_specs().items()}
     assert offered["python3"] == sys.executable
     assert offered["other"] == "other"
@@ -169,18 +226,16 @@ def test_storing_keeps_a_failing_notebook_as_it_was(notebooks):
 
 
 def test_the_lab_copies_what_is_missing_without_its_outputs_and_overwrites_nothing(notebooks, tmp_path, monkeypatch):
+    from jupyterlab.labapp import LabApp
+
     started = []
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setattr(
-        subprocess,
-        "run",
-        lambda command, env: started.append((command, env)) or subprocess.CompletedProcess(command, 0),
-    )
+    monkeypatch.setattr(LabApp, "launch_instance", started.append)
+    monkeypatch.setattr(os, "environ", dict(os.environ, OMP_WAIT_POLICY="active"))
     mine = tmp_path / "lab"
     mine.mkdir()
     (mine / "00_first.ipynb").write_text("my notes")
     course.store_notebooks("01")
-    assert course.open_lab(mine, ["--port", "9999"]) == 0
+    course.open_lab(mine, ["--port", "9999"])
     assert (mine / "00_first.ipynb").read_text() == "my notes"
     copied, stored = (nbformat.read(folder / "01_second.ipynb", 4) for folder in (mine, notebooks))
     assert [cell.source for cell in copied.cells] == [cell.source for cell in stored.cells]
@@ -191,12 +246,59 @@ def test_the_lab_copies_what_is_missing_without_its_outputs_and_overwrites_nothi
     (mine / "notation.md").write_text("my notation")
     course.open_lab(mine)
     assert (mine / "notation.md").read_text() == "my notation"
-    command, environment = started[0]
-    assert command[:3] == [sys.executable, "-m", "jupyterlab"]
-    assert command[-2:] == ["--port", "9999"]
-    assert environment["OMP_WAIT_POLICY"] == "passive"
-    (manager,) = [option for option in command if "kernel_spec_manager_class" in option]
-    assert manager.endswith("=edm_lesson.course.kernel.ThisPython")
+    assert started[0][-2:] == ["--port", "9999"]
+    assert os.environ["OMP_WAIT_POLICY"] == "active", "what the user sets, stays"
+
+
+def opened_lab(folder, port):
+    """For a process of its own: JupyterLab on the course in `folder`."""
+    lab.NOTEBOOKS = folder / "notebooks"
+    options = ["--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
+    course.open_lab(folder / "lab", ["--allow-root", "--no-browser", f"--port={port}", *options])
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes as Linux lists them")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_lab_starts_the_python_that_runs_and_ends_with_it_and_so_does_its_kernel(
+    notebooks, tmp_path, monkeypatch, another_python, number
+):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def ask(what, data=None):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/{what}", data)
+        return json.load(urllib.request.urlopen(request, timeout=10))
+
+    with forked((opened_lab, tmp_path, port)) as (process,):
+        until = time.monotonic() + 60
+        while time.monotonic() < until and process.is_alive():
+            try:
+                ask("status")
+                break
+            except OSError:
+                time.sleep(0.1)
+        ask("kernels", b'{"name": "python3"}')
+        (kernel,) = children_of(process.pid)
+        assert Path(f"/proc/{kernel}/cmdline").read_text().split("\0")[0] == sys.executable
+        os.kill(process.pid, number)
+        process.join(20)
+        assert not process.is_alive()
+    while is_alive(kernel) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not is_alive(kernel)
+    assert not another_python.exists()
+
+
+def children_of(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 SLIDER = """from ipywidgets import interact

@@ -1,6 +1,8 @@
 """Kernels for the course: of the Python that runs, at peace with other programs, and never kept waiting by a slider."""
 
+import functools
 import os
+import tempfile
 
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager
@@ -31,8 +33,16 @@ class QuietOutput(OutputWidget):
 
 
 def kernel_environment(**changes: str) -> dict[str, str]:
-    """This process's environment, and threads that sleep while they wait: spinning takes cores that others want."""
-    return {"OMP_WAIT_POLICY": "passive", **os.environ, **changes}
+    """This process's environment, and threads that sleep while they wait: spinning takes cores that others want.
+
+    Jupyter needs a home that it can write to; where there is none, it gets one for as long as this process lives.
+    """
+    home = os.path.expanduser("~")
+    home = home if os.access(home, os.W_OK) else spare_home().name
+    return {"OMP_WAIT_POLICY": "passive", **os.environ, "HOME": home, **changes}
+
+
+spare_home = functools.cache(tempfile.TemporaryDirectory)
 
 
 def execute(client: NotebookClient, **changes: str) -> NotebookNode:

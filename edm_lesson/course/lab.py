@@ -1,8 +1,6 @@
 """Where the notebooks are, and copies of them to work on."""
 
-import shutil
-import subprocess
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import nbformat
 
 from edm_lesson import LessonError
 from edm_lesson.course.kernel import kernel_environment
+from edm_lesson.data.files import write_text
 
 PACKAGE = Path(__file__).resolve().parents[1]
 IN_REPOSITORY = (PACKAGE.parent / "notebooks" / "notation.md").exists()  # else in an installed wheel
@@ -25,25 +24,27 @@ def find_notebooks(only: str | None = None) -> list[Path]:
     return [path for number, path in notebooks.items() if number in wanted]
 
 
-def open_lab(folder: Path = Path("lab"), options: Sequence[str] = ()) -> int:
+def open_lab(folder: Path = Path("lab"), options: Sequence[str] = ()) -> None:
     """Copy what `folder` lacks of the notebooks, without outputs, and of the notation page; open JupyterLab there.
 
-    Nothing is overwritten. Returns JupyterLab's exit status.
+    Nothing is overwritten. JupyterLab runs in this process, so that it ends with it, however that ends.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(kernel_environment())
+    from jupyterlab.labapp import LabApp
+
     for path in [*find_notebooks(), NOTEBOOKS / "notation.md"]:
         if (folder / path.name).exists():
             continue
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".ipynb":
-            notebook = nbformat.read(path, as_version=4)
+            notebook = nbformat.reads(text, as_version=4)
             notebook.metadata.pop("widgets", None)
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     cell.update(outputs=[], execution_count=None)
-            nbformat.write(notebook, folder / path.name)
-        else:
-            shutil.copyfile(path, folder / path.name)
+            text = nbformat.writes(notebook) + "\n"
+        write_text(folder / path.name, text)
         print(f"copied {path.name} to {folder}")
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}"]
-    command += ["--ServerApp.kernel_spec_manager_class=edm_lesson.course.kernel.ThisPython", *options]
-    return subprocess.run(command, env=kernel_environment()).returncode
+    ours = [f"--ServerApp.root_dir={folder.resolve()}"]
+    ours += ["--ServerApp.kernel_spec_manager_class=edm_lesson.course.kernel.ThisPython"]
+    LabApp.launch_instance([*ours, *options])

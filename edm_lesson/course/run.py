@@ -1,5 +1,6 @@
 """Running the course: every notebook by papermill, and a table of times."""
 
+import ast
 import re
 import time
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from edm_lesson import LessonError
 from edm_lesson.course.kernel import execute
 from edm_lesson.course.lab import IN_REPOSITORY, find_notebooks
 from edm_lesson.course.store import errors_under_sliders
+from edm_lesson.data.files import written
 
 
 class Engine(NBClientEngine):
@@ -27,6 +29,7 @@ class Engine(NBClientEngine):
 
 
 papermill_engines.register("edm_lesson", Engine)
+SETTINGS = ("seconds", "minutes", "full")
 
 
 def run_course(
@@ -37,21 +40,26 @@ def run_course(
 ) -> None:
     """Execute notebooks, keep the executed copies in `out` and print how long each took.
 
-    `parameters`, by name, reach the notebooks that have them; text, as typed on the command line, is read as YAML.
-    `setting` is the parameter of that name, where a notebook has it. Once all have run, a `LessonError` names the
-    notebooks and cells that failed; their tracebacks were printed by then.
+    `parameters`, by name, reach the notebooks that have them; what is typed is read as YAML, and is of the kind that
+    the notebook's own value is. `setting` is the parameter of that name, where a notebook has it. Once all have run, a
+    `LessonError` names the notebooks and cells that failed; their tracebacks were printed by then.
     """
-    settings = OmegaConf.from_dotlist([f"{name}={value}" for name, value in (parameters or {}).items()])
-    known = {path: papermill.inspect_notebook(path) for path in find_notebooks(only)}
-    names = sorted(set().union(*known.values()))
-    if unknown := [name for name in settings if name not in names]:
-        raise LessonError(f"No notebook has a parameter {unknown[0]!r}; there are {', '.join(names) or 'none'}.")
-
-    chosen, rows, failures = {"setting": setting, **OmegaConf.to_container(settings)}, [], []
-    out.mkdir(parents=True, exist_ok=True)
+    found = {path: papermill.inspect_notebook(path) for path in find_notebooks(only)}
+    known = {path: {name: ast.literal_eval(it["default"]) for name, it in its.items()} for path, its in found.items()}
+    defaults = {name: value for values in known.values() for name, value in values.items()}
+    if unknown := [name for name in parameters or {} if name not in defaults]:
+        names = ", ".join(sorted(defaults)) or "none"
+        raise LessonError(f"No notebook has a parameter {unknown[0]!r}; there are {names}.")
+    chosen = {name: _read(name, f"{value}", defaults[name]) for name, value in (parameters or {}).items()}
+    chosen, rows, failures = {"setting": setting, **chosen}, [], []
+    if chosen["setting"] not in SETTINGS:
+        raise LessonError(f"setting is {chosen['setting']!r}; it must be one of {', '.join(SETTINGS)}.")
+    if (out / "notation.md").exists():
+        raise LessonError(f"{out} holds notebooks to read or to work on, which would be replaced; give another --out.")
     for path in known:
         started = time.perf_counter()
-        failure = _execute(path, out / path.name, {name: chosen[name] for name in chosen if name in known[path]})
+        with written(out / path.name) as part:
+            failure = _execute(path, part, {name: chosen[name] for name in chosen if name in known[path]})
         rows.append((path.name, time.perf_counter() - started, "FAILED" if failure else "ok"))
         failures += [f"{path.name}: {failure}\n  The notebook as far as it came: {out / path.name}"] if failure else []
 
@@ -60,6 +68,19 @@ def run_course(
         print("{:<40} {:8.1f}  {}".format(*row))
     if failures:
         raise LessonError("\n".join([f"{len(failures)} of {len(rows)} notebooks failed.", *failures]))
+
+
+def _read(name, text, default):
+    """The value that was typed for a parameter, of the type of its default; text may be typed without quotes."""
+    try:
+        value = OmegaConf.from_dotlist([f"value={text}"]).value
+    except Exception:  # whatever a YAML reader stumbles over
+        value = None
+    if isinstance(default, str):
+        return value if isinstance(value, str) else text
+    if type(value) is not type(default):
+        raise LessonError(f"-p {name} is {text!r}; it must be of the kind of {default!r}, which the notebook has.")
+    return value
 
 
 def _execute(path, copy, parameters):
@@ -72,6 +93,8 @@ def _execute(path, copy, parameters):
         errors = [("a slider's function", error) for error in errors_under_sliders(executed)]
     except papermill.PapermillExecutionError as error:
         errors = [(f"cell {error.cell_index} (In [{error.exec_count}])", error)]
+    except OSError:  # the copy can't be written
+        raise
     except Exception as error:  # whatever stopped the kernel, the others still run
         return f"{type(error).__name__}: {error}"
     if not errors:
