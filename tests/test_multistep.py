@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from edm_lesson.designs import DESIGNS, SAMPLERS
-from edm_lesson.ideal import GaussianDenoiser, GaussianJump
+from edm_lesson.ideal import GaussianDenoiser, GaussianJump, IdealDenoiser
 from edm_lesson.preconditioning import IDDPMPrecond
 from edm_lesson.samplers import dpmpp_2m_sampler, edm_sampler, sample_images
 from edm_lesson.schedules import edm_sigmas
@@ -189,6 +189,16 @@ def test_any_sampler_starts_from_a_jump(correlated, sampler):
     whole = (sampler(denoise, x, num_steps=12, sigma_max=80.0) - exact).abs().max()
     jumped = (sampler(denoise, jump(x, 80.0, 4.0), num_steps=12, sigma_max=4.0) - exact).abs().max()
     assert jumped < whole / 2
+
+
+def test_digits_at_high_noise_go_almost_where_the_jump_does(mnist):
+    images, x, calls = mnist.batch(slice(500)), latents(8, 28, torch.float32), []
+    edm_sampler(IdealDenoiser(images), x, num_steps=30, sigma_min=12.0, callback=lambda *call: calls.append(call))
+    there = calls[-1][2].float()
+    off = {"jump": 12 * GaussianJump(images)(x, 80.0, 12.0) - there, "noise of that level": 12 * x - there}
+    off = {start: distance.flatten(1).norm(dim=1).mean().item() for start, distance in off.items()}
+    assert off["jump"] < 0.6, "two digits are about 10 apart"
+    assert off["noise of that level"] > 15
 
 
 def test_jumps_add_up_and_keep_what_latents_are(correlated):
