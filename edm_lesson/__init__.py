@@ -15,3 +15,8 @@ __version__ = "0.1.0"
 
 class LessonError(RuntimeError):
     """Something that the reader can mend: the message says what was wrong, with the value, and what to do."""
+
+
+def visible(text: str) -> str:
+    """`text` in one line: what doesn't print, such as line breaks and a terminal's escapes, is spelled as in Python."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)

@@ -157,11 +157,12 @@ def load_denoiser(name_or_path: str | Path, device: torch.device | str | None = 
     `name_or_path` is "lesson" or "lesson-conditional", the models that come with the course, a checkpoint file, or the
     folder of a training run. `device` defaults to the best there is (`data.choose_device`).
     """
+    device = choose_device(device)  # refused before anything is read
     checkpoint = load_checkpoint(find_checkpoint(name_or_path))
     denoiser = build_denoiser(checkpoint.config)
     checkpoint.restore("ema", denoiser)
     denoiser.config, denoiser.class_names = checkpoint.config, tuple(checkpoint.state.get("class_names", ()))
-    return denoiser.to(choose_device(device), memory_format=torch.channels_last).eval().requires_grad_(False)
+    return denoiser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
 def find_checkpoint(name_or_path: str | Path) -> Path:

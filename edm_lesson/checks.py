@@ -47,10 +47,11 @@ def checked(*rules: Callable, **argument_rules: Callable) -> Callable[[Function]
     return decorate
 
 
-def check_count(name: str, value: Any, minimum: int = 1) -> None:
-    """Refuse a `value` that is not a whole number of at least `minimum`."""
-    if not isinstance(value, Integral) or value < minimum:
-        raise ValueError(f"{name} is {value!r}; it must be a whole number, {minimum} or more.")
+def check_count(name: str, value: Any, minimum: int = 1, maximum: float = inf) -> None:
+    """Refuse a `value` that is not a whole number from `minimum` to `maximum`."""
+    if not (isinstance(value, Integral) and minimum <= int(value) <= maximum):
+        limits = f", {minimum} or more" if maximum == inf else f" from {minimum} to {maximum}"
+        raise ValueError(f"{name} is {value!r}; it must be a whole number{limits}.")
 
 
 def check_number(name: str, value: Any, above: float = -inf, at_least: float = -inf, at_most: float = FINITE) -> None:
@@ -77,7 +78,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
 
 def check_levels(sigma_min: float, sigma_max: float, num_steps: int = 2, rho: float = 1.0) -> None:
     """Refuse noise levels that can't be laid out; `sigma_min` may be `sigma_max` where there is only one step."""
-    check_count("num_steps", num_steps)
+    check_count("num_steps", num_steps, maximum=10_000)
     check_number("sigma_min", sigma_min, at_least=1e-30)
     check_number("sigma_max", sigma_max, at_least=1e-30, at_most=LARGEST)
     check_number("rho", rho, at_least=0.1, at_most=1e6)  # within these limits float64 holds all powers

@@ -1,16 +1,18 @@
 """The command line: `edm-lesson train`, `sample`, `evaluate`, `course` and the rest: `edm-lesson --help`."""
 
 import json
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from edm_lesson import LessonError, __version__
+from edm_lesson import LessonError, __version__, visible
 
 app = typer.Typer(
     help="Train and sample EDM diffusion models (Karras et al. 2022), and run the course that builds them.\n\n"
@@ -21,17 +23,39 @@ app = typer.Typer(
 )
 DEVICE = typer.Option(help="cpu, cuda, cuda:1, mps; default: the best.")
 CHECKPOINT = typer.Option(help="lesson, lesson-conditional, a checkpoint, or a run's folder.")
+PICTURES = (".png", ".svg", ".pdf")
 SAMPLER = typer.Option(help="edm, vp, ve, iddpm (Table 1) or dpmpp_2m (for few steps); default: the model's own.")
 
 
 def main() -> None:
     """Run the command line; what users can mend is told in one sentence, without a traceback."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115 (open to the end)
+        stream.reconfigure(errors="backslashreplace")  # Windows' cp1252 has no σ, and a file's name may be no text
+        setattr(sys, name, stream)
     try:
         app()
-    except (LessonError, ValueError, OSError) as error:
-        sys.exit(f"edm-lesson: {error}")
     except ModuleNotFoundError as error:
-        sys.exit(f"edm-lesson: {error}. Notebooks need more than the package: pip install 'edm_lesson[notebooks]'")
+        _end(f"{error}. Notebooks need more than the package: pip install 'edm_lesson[notebooks]'")
+    except (LessonError, ValueError, OSError) as error:
+        _end(str(error))
+    except (RuntimeError, MemoryError) as error:  # PyTorch and pathlib have no errors of their own for these
+        if "home directory" in str(error):
+            _end(f"{error} Write the path without ~, or set HOME.")
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        _end(f"That does not fit into memory ({error}). Take fewer images or a smaller batch.")
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # `| head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end(message):
+    """Exit with `message` in one line of a few hundred characters."""
+    message = visible(message)
+    sys.exit(f"edm-lesson: {message if len(message) < 700 else f'{message[:450]} […] {message[-200:]}'}")
 
 
 @app.callback(invoke_without_command=True)
@@ -118,16 +142,16 @@ def curves(
     Example: edm-lesson curves runs/lesson runs/mine
     """
     from edm_lesson import plots
-    from edm_lesson.data.files import written
+    from edm_lesson.data.files import check_output, written
     from edm_lesson.training.run import read_metrics
 
-    lines = {}
+    out, lines = out if out.suffix else out.with_suffix(".png"), {}
+    check_output(out, *PICTURES)
     for run in runs:
         metrics = read_metrics(run)
         if not metrics:
             raise LessonError(f"{run} has no metrics yet: training.log_every images must be trained on first.")
         lines[str(run)] = [line["images"] for line in metrics], plots.smooth([line["loss"] for line in metrics])
-    out = out if out.suffix else out.with_suffix(".png")
     with written(out) as part:
         plots.curves(lines, "images", "loss, smoothed", logx=True).savefig(part)
     print(f"{out} shows the loss of {', '.join(lines)}")
@@ -138,7 +162,7 @@ def sample(
     checkpoint: Annotated[str, CHECKPOINT] = "lesson",
     num_samples: Annotated[int, typer.Option(help="How many images.")] = 64,
     num_steps: Annotated[int, typer.Option(help="Steps: N of edm ask the network 2N − 1 times, of dpmpp_2m N.")] = 18,
-    seed: Annotated[int, typer.Option(help="Image number i comes from seed + i.")] = 0,
+    seed: Annotated[int, typer.Option(help="Two seeds share no image.")] = 0,
     labels: Annotated[str | None, typer.Option(help="Classes to draw in turn: 0-9 or 3,1,4; default: all.")] = None,
     sampler: Annotated[str | None, SAMPLER] = None,
     sigma_min: Annotated[float | None, typer.Option(help="Lowest level but 0; edm: 0.002, dpmpp_2m: 0.05.")] = None,
@@ -158,14 +182,16 @@ def sample(
     Example: edm-lesson sample --num-samples 16 --num-steps 18 --out digits.png
     """
     from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.checks import check_choice
+    from edm_lesson.checks import check_choice, check_churn, check_count
     from edm_lesson.data import name_classes, save_grid, to_uint8
-    from edm_lesson.data.files import written
+    from edm_lesson.data.files import check_output, written
     from edm_lesson.designs import SAMPLERS
     from edm_lesson.samplers import sample_images
 
-    if out.suffix not in (".png", ".npz"):
-        raise ValueError(f"--out is {out}; it must end in .png or .npz.")
+    check_output(out, ".png", ".npz")
+    check_count("num_samples", num_samples, maximum=10_000 if out.suffix == ".png" else 10**12)
+    check_churn(s_churn, s_min, s_max, s_noise)
+    classes: Sequence[int] = parse_labels(labels) if labels is not None else ()
     if film and (out.suffix == ".npz" or num_samples > min(batch_size, 16)):
         raise ValueError(f"--film draws at most 16 images of one batch as a .png, not {num_samples} as {out}.")
     denoiser = load_denoiser(checkpoint, device)
@@ -173,7 +199,7 @@ def sample(
     check_choice("--sampler", word, SAMPLERS)
     if rho is not None and word not in ("edm", "dpmpp_2m"):
         raise ValueError(f"--rho is {rho}, but the noise levels of {word} have none; leave it out, or take edm.")
-    classes = parse_labels(labels) if labels else range(denoiser.label_dim)[: len(denoiser.class_names) or None]
+    classes = classes or range(denoiser.label_dim)[: len(denoiser.class_names) or None]
     frames, names = [], []
 
     def keep(step, sigma, x, denoised):
@@ -181,7 +207,7 @@ def sample(
             frames.append(x / max(1.0, sigma))
             names.append(f"σ = {sigma:.2g}")
 
-    levels = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
+    levels: dict[str, Any] = {"sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
     samples = sample_images(
         denoiser, num_samples, seed=seed, classes=classes or None, batch_size=batch_size, progress=True,
         sampler=SAMPLERS[word].sample, num_steps=num_steps, S_churn=s_churn, S_min=s_min, S_max=s_max, S_noise=s_noise,
@@ -218,6 +244,7 @@ def evaluate(
     batch_size: Annotated[int | None, typer.Option(help="Images at a time; default: the fastest.")] = None,
     out: Annotated[Path, typer.Option(help="CSV file of all models, gone on with.")] = Path("runs/evaluation.csv"),
     plot: Annotated[Path | None, typer.Option(help="Draw the ratios, too: .png, .svg or .pdf.")] = None,
+    own_digits: Annotated[bool, typer.Option("--own-digits", help="Measure a model of digits of your own.")] = False,
     device: Annotated[str | None, DEVICE] = None,
 ) -> None:
     """Measure a model's digits: Fréchet distance ratio, share recognised, memorisation; stopped, it goes on.
@@ -226,17 +253,14 @@ def evaluate(
 
     Example: edm-lesson evaluate --checkpoint runs/lesson --num-steps 4,8,18 --solver heun,euler
     """
-    import torch
-
     from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.data.files import written
-    from edm_lesson.evaluation import Judge, center_crop
+    from edm_lesson.data.files import check_output, written
+    from edm_lesson.evaluation import Judge
     from edm_lesson.evaluation.sweep import sweep, sweep_lines, sweep_points, sweep_table
 
-    if plot and plot.suffix not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot is {plot}; it must end in .png, .svg or .pdf.")
+    if plot:
+        check_output(plot, *PICTURES, name="--plot")
     denoiser = load_denoiser(checkpoint, device)
-    center_crop(torch.empty(1, denoiser.img_channels, *[denoiser.img_resolution] * 2))  # refuses all but digits
     points = sweep_points(
         design=sampler.split(",") if sampler else [denoiser.config.design.sampler],
         solver=solver.split(",") if solver else [None],
@@ -247,16 +271,15 @@ def evaluate(
     )
     rows = sweep(
         denoiser, lambda count: Judge(count, device=device), points, out,
-        num_samples=num_samples, seeds=seeds, checkpoint=checkpoint, batch_size=batch_size,
+        num_samples=num_samples, seeds=seeds, checkpoint=checkpoint, batch_size=batch_size, own_digits=own_digits,
     )  # fmt: skip
-    print(f"{sweep_table(rows)}\nEvery seed's figures are in {out}")
     if plot:
         from edm_lesson.plots import curves
 
         x, lines = sweep_lines(rows)
         with written(plot) as part:
             curves(lines, "network evaluations" if x == "nfe" else x, "distance ratio", x == "nfe", True).savefig(part)
-        print(f"{plot} shows the ratios")
+    print(f"{sweep_table(rows)}\nEvery seed's figures are in {out}" + (f", their ratios in {plot}" if plot else ""))
 
 
 @app.command()
@@ -274,7 +297,7 @@ def study(
 
     Example: edm-lesson study ablation --only A,D,E,F --seeds 3
     """
-    from edm_lesson.data.files import written
+    from edm_lesson.data.files import check_output, written
     from edm_lesson.evaluation import Judge
     from edm_lesson.evaluation.study import load_study, results_of, run_study, study_table
 
@@ -283,6 +306,7 @@ def study(
     print(study_table(chosen, results_of(chosen, out, seeds, num_samples), seeds))
     if status:
         return
+    check_output(out / f"{name}.png")
     results = run_study(
         chosen, lambda count: Judge(count, device=device), out, seeds=seeds, num_samples=num_samples, device=device
     )
@@ -311,7 +335,8 @@ def parse_labels(text: str) -> list[int]:
     classes: list[int] = []
     for part in text.replace(" ", "").split(","):
         first, _, last = part.partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) < int(first):
+        words = first.isdecimal() and (last or first).isdecimal()
+        if not words or not int(first) <= int(last or first) < 100_000 or len(classes) > 100_000:
             raise ValueError(f"--labels is {text!r}; write classes as 7, as 3,1,4 or as a range 0-9.")
         classes += range(int(first), int(last or first) + 1)
     return classes

@@ -108,8 +108,9 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         for name in ("images", "batch_size", "log_every", "save_every"):
             check_count(f"training.{name}", getattr(self, name))
-        for name in ("warmup", "ema_half_life", "sample_every", "seed"):
+        for name in ("warmup", "ema_half_life", "sample_every"):
             check_count(f"training.{name}", getattr(self, name), minimum=0)
+        check_count("training.seed", self.seed, minimum=0, maximum=2**32 - 1)
         check_number("training.learning_rate", self.learning_rate, above=0)
         check_number("training.ema_rampup", self.ema_rampup, above=0)
         check_number("training.clip_norm", self.clip_norm, above=0, at_most=math.inf)
@@ -147,15 +148,16 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
     """
     name, names = str(name_or_path), config_names()
     path = CONFIG_FOLDER / f"{name}.yaml" if name in names else Path(name).expanduser()
-    if not path.is_file():
-        offer = f"{_nearest(name, names)}; there are {', '.join(names)}, or give a file."
+    if not path.is_file() or path.stat().st_size > 1e6:
+        offer = f"{_nearest(name, names)}; there are {', '.join(names)}, or give a file of at most 1 MB."
         raise LessonError(f"There is no configuration {name!r}{offer}")
     if wrong := [text for text in overrides if "=" not in text]:
         raise LessonError(f"{wrong[0]!r} is no setting; write it as section.key=value, such as training.batch_size=32.")
     try:  # a key given twice, code, and what would unfold without end are refused there
         trees = [OmegaConf.to_container(tree) for tree in (OmegaConf.load(path), OmegaConf.from_dotlist([*overrides]))]
     except Exception as error:  # YAMLError, and whatever else a YAML reader stumbles over
-        raise LessonError(f"{' '.join([str(path), *overrides])} is not valid YAML: {error}") from error
+        told = " ".join(str(error).split())
+        raise LessonError(f"{' '.join([str(path), *overrides])} is not valid YAML: {told}") from error
     return config_from_dict(*trees, source=name)
 
 
@@ -166,7 +168,7 @@ def config_from_dict(*trees: Any, source: str = "configuration") -> Config:
         for tree in trees:
             _fill(config, tree, source)
         return cast(Config, OmegaConf.to_object(config))
-    except OmegaConfBaseException as error:  # a reference ${...} to what isn't there, or a value ??? left open
+    except OmegaConfBaseException as error:  # a value ??? that was left open
         raise LessonError(f"{source}: {str(error).splitlines()[0]}") from error
 
 
@@ -194,6 +196,8 @@ def _fill(node, tree, source, where=""):
         if isinstance(node[key], DictConfig):
             _fill(node[key], value, source, f"{where}{key}.")
             continue
+        if "${" in str(value):  # a reference, to the environment of whoever reads it, for one
+            raise LessonError(f"{source}: {where}{key} is {value!r}; references are not followed, so write the value.")
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         wanted = words.get(type(node[key]), "a list of whole numbers such as [1, 2]")
         try:

@@ -17,6 +17,7 @@ from edm_lesson.samplers import (
     edm_sampler,
     euler_step,
     heun_step,
+    images,
     sample_images,
 )
 from edm_lesson.schedules import edm_sigmas
@@ -237,9 +238,32 @@ def test_a_seed_gives_the_same_image_in_any_batch(make_denoiser, churn):
     apart = sample_images(denoiser, 5, seed=3, batch_size=2, num_steps=4, **churn)
     torch.testing.assert_close(together, apart, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
-        together[2:3], sample_images(denoiser, 1, seed=5, num_steps=4, **churn), atol=1e-4, rtol=1e-4
+        together[2:3], sample_images(denoiser, 1, seed=3, first=2, num_steps=4, **churn), atol=1e-4, rtol=1e-4
     )
     assert (together[0] - together[1]).abs().max() > 0.01, "different seeds give different images"
+
+
+def test_two_seeds_share_no_image_and_seed_0_has_those_it_always_had(monkeypatch):
+    seeds: list[int] = []
+
+    def keep(numbers, device):
+        seeds.extend(numbers)
+        return SeededNoise(numbers, device)
+
+    def numbers_of(seed, **settings):
+        seeds.clear()
+        sample_images(IdealDenoiser(latents(2)), 3, seed=seed, num_steps=1, **settings)
+        return list(seeds)
+
+    monkeypatch.setattr(images, "SeededNoise", keep)
+    assert numbers_of(0) == [0, 1, 2]
+    assert numbers_of(0, first=7) == [7, 8, 9]
+    begin = [numbers_of(seed)[0] for seed in (*range(300), 1234, 2**31, 2**32 - 1)]
+    gaps = [(two - one) % 2**32 for one, two in zip(sorted(begin), [*sorted(begin)[1:], min(begin)], strict=True)]
+    assert min(gaps) > 100_000, "as many images of one seed come before those of another"
+    assert numbers_of(2**32 - 1) == [(begin[-1] + i) % 2**32 for i in range(3)], "PyTorch takes 32 bits of a seed"
+    with pytest.raises(ValueError, match="seed is 4294967296; it must be a whole number from 0 to 4294967295"):
+        sample_images(IdealDenoiser(latents(2)), 3, seed=2**32)
 
 
 def test_noise_of_several_seeds_must_fit_the_batch():
@@ -318,7 +342,7 @@ def test_a_level_that_the_latents_round_to_zero_is_refused():
 
 def test_images_are_drawn_from_a_denoiser_that_is_no_module():
     data = latents(5, dtype=torch.float32, seed=9)
-    samples = sample_images(IdealDenoiser(data), 3, seed=2, batch_size=2)
+    samples = sample_images(IdealDenoiser(data), 3, first=2, batch_size=2)
     expected = edm_sampler(IdealDenoiser(data), SeededNoise([2, 3, 4]).latents((1, 4, 4)))
     torch.testing.assert_close(samples, expected, atol=1e-4, rtol=1e-4)
     assert torch.cdist(samples.flatten(1), data.flatten(1)).min(1).values.max() < 0.05

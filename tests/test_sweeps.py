@@ -244,7 +244,7 @@ def test_files_of_the_version_before_are_read_and_gone_on_with(tmp_path):
 
 def test_rows_that_are_added_at_the_same_time_are_all_kept(tmp_path):
     def add(number):
-        TableFile(tmp_path / "x.csv", KEY).add({"weights": "w", "seed": number, "distance_ratio": 1.0})
+        TableFile(tmp_path / "x.csv", KEY).add({"weights": "w", "seed": number, "nfe": 1, "distance_ratio": 1.0})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(24)))

@@ -61,13 +61,14 @@ def run_course(
         with written(out / path.name) as part:
             failure = _execute(path, part, {name: chosen[name] for name in chosen if name in known[path]})
         rows.append((path.name, time.perf_counter() - started, "FAILED" if failure else "ok"))
-        failures += [f"{path.name}: {failure}\n  The notebook as far as it came: {out / path.name}"] if failure else []
+        failures += [f"{path.name}: {failure}. The notebook as far as it came: {out / path.name}"] if failure else []
 
     print(f"\n{'notebook':<40} {'seconds':>8}  result")
     for row in [*rows, ("all", sum(seconds for _, seconds, _ in rows), f"executed copies in {out}")]:
         print("{:<40} {:8.1f}  {}".format(*row))
     if failures:
-        raise LessonError("\n".join([f"{len(failures)} of {len(rows)} notebooks failed.", *failures]))
+        print(*failures, sep="\n")
+        raise LessonError(f"{len(failures)} of {len(rows)} notebooks failed. {' '.join(failures)}")
 
 
 def _read(name, text, default):

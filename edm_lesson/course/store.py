@@ -81,7 +81,8 @@ def store_notebooks(only: str | None = None) -> None:
         try:
             execute(client, CUDA_VISIBLE_DEVICES="")
         except CellExecutionError as error:
-            raise LessonError(f"{path.name} is left as it was: a cell failed.\n{error}") from error
+            print(error)
+            raise LessonError(f"{path.name} is left as it was: {error.ename}: {error.evalue}") from error
         notebook.metadata.get("language_info", {}).pop("version", None)
         write_text(path, nbformat.writes(steady(notebook)) + "\n")
         print(f"{time.perf_counter() - started:.1f} s")

@@ -3,10 +3,28 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from edm_lesson import LessonError
+
+
+def check_output(path: str | Path, *suffixes: str, name: str = "--out") -> None:
+    """Refuse, before the work, a `path` without one of the `suffixes`, or that can't be written; writes nothing."""
+    if suffixes and Path(path).suffix not in suffixes:
+        *most, last = suffixes
+        raise ValueError(f"{name} is {path}; it must end in {', '.join(most)} or {last}.")
+    whole, part = _whole_and_part(path)
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            part.stat()  # refuses names that are too long
+        if whole.exists() and not whole.is_file():
+            raise OSError("it is there, and is no file")
+        with TemporaryFile(dir=next(folder for folder in whole.parents if folder.exists())):
+            pass
+    except OSError as error:
+        raise LessonError(f"Can't write {path} ({error.strerror or error}). Choose another place.") from error
 
 
 @contextmanager
@@ -15,19 +33,23 @@ def written(path: str | Path) -> Iterator[Path]:
 
     Otherwise what stood there stays. A link is written through; what a killed process left is written over.
     """
-    path = Path(os.path.realpath(path))
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    whole, part = _whole_and_part(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        whole.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part
             with open(part, "rb+") as file:
                 os.fsync(file.fileno())
-            move(part, path)
+            move(part, whole)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise LessonError(f"Can't write {path} ({error}). What was there before is unchanged.") from error
+
+
+def _whole_and_part(path):
+    path = Path(os.path.realpath(path))
+    return path, path.with_name(f".{path.stem}.part{path.suffix}")
 
 
 def move(source: Path, target: Path, patience: float = 2.0) -> None:

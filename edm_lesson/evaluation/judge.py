@@ -1,11 +1,13 @@
 """A judge of samples: the distance ratio of their features, the share recognised, and copies of training digits."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edm_lesson.checks import check_count
+from edm_lesson.config import Config
 from edm_lesson.data import choose_device, load_images, normalize, to_uint8
 from edm_lesson.evaluation.classifier import center_crop, in_batches, load_classifier
 from edm_lesson.evaluation.distance import distance_ratio
@@ -13,6 +15,18 @@ from edm_lesson.evaluation.table import Row
 from edm_lesson.samplers import sample_images
 
 CONFIDENCE = 0.95  # a digit counts as recognised when the classifier is at least that sure of its class
+check_set_size = partial(check_count, minimum=2, maximum=10_000)  # of digits that are judged: no more than to test
+
+
+def check_digits(config: Config, own_digits: bool = False) -> None:
+    """Refuse a model of what is no digit by its shape, and one that wasn't trained on MNIST but with `own_digits`."""
+    data = config.data
+    center_crop(torch.empty(1, data.img_channels, data.img_resolution, data.img_resolution, device="meta"))
+    if data.name != "mnist" and not own_digits:
+        raise ValueError(
+            f"The model was trained on {data.name}, but only MNIST's digits are measured: anything is recognised as "
+            "some digit. If it draws digits like them all the same, add --own-digits (in Python: own_digits=True)."
+        )
 
 
 def nearest_distances(pixels: Tensor, others: Tensor, size: int = 500) -> tuple[Tensor, Tensor]:
@@ -41,7 +55,7 @@ class Judge:
     """
 
     def __init__(self, count: int = 2000, device: str | torch.device | None = "cpu") -> None:
-        check_count("num_samples", count, minimum=2)
+        check_set_size("num_samples", count)
         device = choose_device(device)
         self.count, self.classifier = count, load_classifier(device=device)
         train, test = (load_images("mnist", split, device=device) for split in ("train", "test"))
@@ -85,6 +99,6 @@ def evaluate(denoiser: nn.Module, judge: Judge, seed: int = 0, batch_size: int |
     if batch_size is None:
         batch_size = 64 if all(parameter.is_cpu for parameter in denoiser.parameters()) else 500
     count, label_dim = judge.count, getattr(denoiser, "label_dim", 0)
-    settings |= {"seed": seed * count, "classes": range(label_dim) or None, "batch_size": batch_size}
+    settings |= {"first": seed * count, "classes": range(label_dim) or None, "batch_size": batch_size}
     asked = {"classes": torch.arange(count) % label_dim} if label_dim else {}
     return judge(to_uint8(sample_images(denoiser, count, **settings)), **asked)

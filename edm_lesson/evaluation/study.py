@@ -20,7 +20,7 @@ from edm_lesson.checks import check_choice, check_count
 from edm_lesson.config import CONFIG_FOLDER, Config, load_config
 from edm_lesson.data import choose_device
 from edm_lesson.designs import DESIGNS
-from edm_lesson.evaluation.judge import Judge, evaluate
+from edm_lesson.evaluation.judge import Judge, check_digits, check_set_size, evaluate
 from edm_lesson.evaluation.table import Row, TableFile, summary, text_table
 from edm_lesson.training.trainer import images_of, train_in
 
@@ -93,10 +93,13 @@ def run_study(
     has been trained. EDM's deterministic sampler draws for it, whatever the row was trained for. What was interrupted
     is taken up at its last checkpoint; several processes may work on different rows of one folder.
     """
-    check_count("seeds", seeds)
-    check_count("num_samples", num_samples, minimum=2)
+    check_count("seeds", seeds, maximum=1000)
+    check_set_size("num_samples", num_samples)
+    check_count("num_steps", num_steps)
     device, judge = choose_device(device), cache(lambda: make_judge(num_samples))
     runs = {(row, seed): study.run(folder, row, seed) for seed in range(seeds) for row in study.rows}
+    for _, config in runs.values():
+        check_digits(config)
 
     def measure(wanted: Row) -> Row:
         row, seed = wanted["row"], wanted["seed"]

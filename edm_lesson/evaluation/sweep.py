@@ -1,6 +1,7 @@
 """Sweeps: how good a model's digits are over sampler, solver, steps, sigma_max, rho and churn, a row for each seed."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -10,10 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from edm_lesson import visible
 from edm_lesson.checks import check_choice, check_count, check_levels
 from edm_lesson.designs import SAMPLERS
-from edm_lesson.evaluation.judge import Judge, evaluate
+from edm_lesson.evaluation.judge import Judge, check_digits, check_set_size, evaluate
 from edm_lesson.evaluation.table import WORDS, Row, TableFile, as_text, summary, text_table
+from edm_lesson.samplers.images import check_batch
 
 SETTINGS = {
     "design": ("edm",), "solver": (None,), "num_steps": (18,), "sigma_max": (None,), "rho": (7.0,), "S_churn": (0.0,),
@@ -27,7 +30,8 @@ def sweep_points(**choices: Sequence) -> list[Row]:
 
     The solver and the sigma_max None are the design's own; rho becomes None where the design has no use for it.
     """
-    points = []
+    points: list[Row] = []
+    check_count("number of settings", math.prod(map(len, choices.values())), maximum=10_000)
     for values in product(*(SETTINGS | choices).values()):
         point = dict(zip(SETTINGS, values, strict=True))
         check_choice("sampler", point["design"], SAMPLERS)
@@ -47,13 +51,19 @@ def sweep_points(**choices: Sequence) -> list[Row]:
 def sweep(
     denoiser: nn.Module, make_judge: Callable[[int], Judge], points: Sequence[Row], path: Path | str, *,
     num_samples: int = 2000, seeds: int = 3, checkpoint: str = "", batch_size: int | None = None,
+    own_digits: bool = False,
 ) -> list[Row]:  # fmt: skip
     """Measure what the CSV file `path` lacks of `points`, each with `seeds` seeds: all rows, that of real digits last.
 
     All points get their first seed, then their second, and so on. `make_judge(num_samples)` is called where a row is
-    missing. The name of the `checkpoint` is only written down: models are told apart by their weights.
+    missing. The name of the `checkpoint` is only written down: models are told apart by their weights. A `denoiser`
+    with a `config` must have been trained on MNIST, or on `own_digits`.
     """
-    check_count("seeds", seeds)
+    check_count("seeds", seeds, maximum=1000)
+    check_set_size("num_samples", num_samples)
+    check_batch("batch_size", 64 if batch_size is None else batch_size)
+    if hasattr(denoiser, "config"):
+        check_digits(denoiser.config, own_digits)
     judge_once = cache(lambda: make_judge(num_samples))
 
     def measure(row: Row) -> Row:
@@ -66,7 +76,7 @@ def sweep(
         found["nfe"] = design.nfe(row["num_steps"], row["solver"])
         return found | {"seconds": round(time.perf_counter() - started, 2)}
 
-    about = {"weights": digest(denoiser), "num_samples": num_samples, "checkpoint": checkpoint}
+    about = {"weights": digest(denoiser), "num_samples": num_samples, "checkpoint": visible(checkpoint)}
     wanted = [about | point | {"seed": seed} for seed in range(seeds) for point in points]
     return TableFile(path, KEY).complete([*wanted, {"weights": REAL, "num_samples": num_samples}], measure)
 

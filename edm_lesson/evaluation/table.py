@@ -1,7 +1,9 @@
 """Measurements as rows of a CSV file, each added as soon as it is there, and as a table of text."""
 
 import csv
+import math
 import sys
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from io import StringIO
 from itertools import chain
@@ -12,7 +14,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
-from edm_lesson.data.files import write_text
+from edm_lesson.data.files import check_output, write_text
 
 Row = dict[str, Any]
 WORDS = ("checkpoint", "weights", "design", "solver", "class_shares", "study", "row")  # the other columns are numbers
@@ -33,20 +35,26 @@ class TableFile:
         return tuple(as_text(row.get(name)) for name in self.key)
 
     def read(self) -> dict[tuple[str, ...], Row]:
-        """All rows by their keys; none where there is no file. A last line without its end is left out."""
+        """All rows by their keys; none where there is no file. Warns where the last line is cut off and left out."""
         if not self.path.exists():
             return {}
-        rows = {}
+        rows: dict[tuple[str, ...], Row] = {}
         try:
+            if not self.path.is_file() or self.path.stat().st_size > 1e8:
+                raise ValueError("it is no file of at most 100 MB")
             text = self.path.read_text(encoding="utf-8")
-            lines = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-            if not set(self.key) <= set(lines.fieldnames or ()):
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:
+                warnings.warn(f"The last line of {self.path} is cut off and left out.", stacklevel=3)
+            lines = csv.DictReader(StringIO(whole))
+            if not {*self.key, "nfe", "distance_ratio"} <= set(lines.fieldnames or ()):
                 raise ValueError(f"its columns are {', '.join(lines.fieldnames or ['none'])}")
-            for number, line in enumerate(lines, 2):
+            for line in lines:
                 if None in line or None in line.values() or not line["distance_ratio"]:
-                    raise ValueError(f"line {number} has too few or too many values")
-                row = {name: cell if name in WORDS else float(cell) if cell else None for name, cell in line.items()}
-                rows[self.key_of(row)] = row
+                    raise ValueError(f"line {lines.line_num} has too few or too many values")
+                row = {name: cell if name in WORDS else _number(name, cell) for name, cell in line.items()}
+                if rows.setdefault(self.key_of(row), row) != row:
+                    raise ValueError(f"line {lines.line_num} contradicts one above")
         except (ValueError, KeyError, OSError, csv.Error) as error:
             advice = "Choose another file, or move it away."
             raise LessonError(f"{self.path} holds no such measurements ({error}). {advice}") from error
@@ -65,6 +73,7 @@ class TableFile:
 
     def complete(self, wanted: Sequence[Row], measure: Callable[[Row], Row], progress: bool = True) -> list[Row]:
         """The `wanted` rows; what `measure` says of a row that is not in the file is added at once."""
+        check_output(self.path)
         try:
             for row in tqdm(wanted, unit="row", disable=not progress):
                 if self.key_of(row) not in self.read():  # another process may have been here
@@ -74,6 +83,14 @@ class TableFile:
             raise
         rows = self.read()
         return [rows[self.key_of(row)] for row in wanted]
+
+
+def _number(name, cell):
+    """The number in a cell, None in an empty one; no column has negative numbers or NaN, nor shares more than 1."""
+    number = float(cell) if cell else None
+    if cell and not 0 <= number <= (1 if name in SHARES else math.inf):
+        raise ValueError(f"{name} is {cell}")
+    return number
 
 
 def as_text(value: Any) -> str:

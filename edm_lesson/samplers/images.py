@@ -35,16 +35,21 @@ class SeededNoise:
         return self.latents(x.shape[1:]).to(x)
 
 
-@checked(num_samples=check_count, batch_size=check_count, seed=partial(check_count, minimum=0))
+check_batch = partial(check_count, maximum=10_000)
+check_seed = partial(check_count, minimum=0, maximum=2**32 - 1)
+
+
+@checked(num_samples=check_count, batch_size=check_batch, seed=check_seed, first=check_seed)
 def sample_images(
-    denoiser: Denoiser, num_samples: int, *, seed: int = 0, classes: Sequence[int] | None = None,
+    denoiser: Denoiser, num_samples: int, *, seed: int = 0, first: int = 0, classes: Sequence[int] | None = None,
     batch_size: int = 64, progress: bool = False, sampler: Callable = edm_sampler, **settings: Any,
 ) -> Tensor:  # fmt: skip
-    """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU.
+    """`num_samples` images from a denoiser, float32 (N, C, H, W) on the CPU: those of `seed` from number `first` on.
 
-    Image number i comes from the seed `seed` + i, whatever the batch size; `classes` are drawn in turn; `settings` go
-    to `sampler`, and a `randn_like` with these seeds, where it takes one. Their size is the denoiser's `img_channels`
-    and `img_resolution`; they are drawn where it is.
+    Of seed 0, image number i comes from `SeededNoise([i])`, whatever the batch size. Other seeds begin elsewhere among
+    the 2³² states of PyTorch's generator, so far apart that they share no image. `classes` are drawn in turn;
+    `settings` go to `sampler`, and a `randn_like` with these seeds, where it takes one. Size and device are those of
+    the denoiser: its `img_channels`, `img_resolution` and weights.
     """
     if classes is not None:
         check_count("len(classes)", len(classes))
@@ -56,13 +61,14 @@ def sample_images(
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     takes = inspect.signature(sampler).parameters.values()
     takes_noise = any(each.name == "randn_like" or each.kind == each.VAR_KEYWORD for each in takes)
-    batches = []
+    samples = torch.empty((num_samples, channels, resolution, resolution), dtype=torch.float32, device="cpu")
+    origin = int(seed) * 0x9E3779B1 + first  # the golden ratio of 2³², whose multiples keep away from each other
     for start in tqdm(range(0, num_samples, batch_size), unit="batch", disable=not progress):
         numbers, labels = range(start, min(start + batch_size, num_samples)), None
-        noise = SeededNoise([seed + number for number in numbers], device)
+        noise = SeededNoise([(origin + number) % 2**32 for number in numbers], device)
         if classes is not None:
             labels = torch.tensor([classes[number % len(classes)] for number in numbers], device=device)
         latents = noise.latents((channels, resolution, resolution))
         settings |= {"randn_like": noise.randn_like} if takes_noise else {}
-        batches.append(sampler(denoiser, latents, labels, **settings).float().cpu())
-    return torch.cat(batches)
+        samples[start : numbers.stop] = sampler(denoiser, latents, labels, **settings)
+    return samples
