@@ -164,13 +164,3 @@ def one_hot(class_labels: Any, label_dim: int, x: Tensor, values: bool = False) 
         raise ValueError(f"class_labels contains {wrong}; this model's classes are 0 to {label_dim - 1}.")
     classes = torch.arange(label_dim, device=x.device)
     return (labels.to(x.device)[:, None] == classes).float()  # F.one_hot would stop a GPU on a bad label
-
-
-def label_rows(augment_labels: Tensor | None, augment_dim: int | None, x: Tensor) -> Tensor | None:
-    """Augmentation labels as float32 (B, `augment_dim`) where `x` is; as given where a network's width is not known."""
-    if augment_labels is None or augment_dim is None:
-        return augment_labels
-    if augment_labels.shape != (wanted := (x.shape[0], augment_dim)):
-        found = f"augment_labels has shape {tuple(augment_labels.shape)}, but this network takes {wanted}"
-        raise ValueError(f"{found}; build it with the augmentation's augment_dim, or leave augmentation out.")
-    return augment_labels.to(x.device, torch.float32)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from edm_lesson import checks
-from edm_lesson.checks import check_answer, check_images, checked, label_rows, one_hot, per_image
+from edm_lesson.checks import check_answer, check_images, checked, one_hot, per_image
 from edm_lesson.schedules import VPSchedule, iddpm_table
 
 
 class Precond(nn.Module):
     """The denoiser D around a raw network F (Eq. 7). A design adds `coefficients(sigma)`: c_skip, c_out, c_in, c_noise.
 
-    F is `network(x, c_noise, class_labels, augment_labels)`; its `img_channels`, `img_resolution`, `label_dim` and
-    `augment_dim` are taken over where it has them. Samplers may ask for levels in [`sigma_min`, `sigma_max`].
+    F is `network(x, c_noise, class_labels, augment_labels)`; its `img_channels`, `img_resolution` and `label_dim`
+    are taken over where it has them. Samplers may ask for levels in [`sigma_min`, `sigma_max`].
     """
 
     def __init__(self, network: Callable, sigma_min: float = 0.0, sigma_max: float = math.inf):
@@ -27,7 +27,6 @@ class Precond(nn.Module):
         self.img_channels = getattr(network, "img_channels", None)
         self.img_resolution = getattr(network, "img_resolution", None)
         self.label_dim = getattr(network, "label_dim", 0)
-        self.augment_dim = getattr(network, "augment_dim", None)
 
     @checked(lambda self, x: check_images("x", x, self.img_channels))
     def forward(
@@ -36,12 +35,11 @@ class Precond(nn.Module):
         """The denoised images D(x; sigma), float32 (B, C, H, W) (Eq. 7).
 
         `x` (B, C, H, W); `sigma` a number, (B,) or (B, 1, 1, 1), positive; `class_labels` None, integers (B,) or
-        one-hot (B, label_dim); `augment_labels` None or (B, augment_dim).
+        one-hot (B, label_dim); `augment_labels` as the network takes them.
         """
         x = x.float()
         sigma = per_image(sigma, x)
         class_labels = one_hot(class_labels, self.label_dim, x)
-        augment_labels = label_rows(augment_labels, self.augment_dim, x)
         c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
         F = self.network(c_in * x, c_noise.flatten(), class_labels, augment_labels)
         check_answer(F, x)
@@ -137,7 +135,7 @@ class Centered(nn.Module):
         self.denoiser = denoiser
         self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
-        self.label_dim, self.augment_dim = denoiser.label_dim, denoiser.augment_dim
+        self.label_dim = denoiser.label_dim
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).clone())
 
     @checked(lambda self, x: check_images("x", x, self.img_channels))

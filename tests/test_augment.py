@@ -8,6 +8,8 @@ import torch.nn.functional as F
 
 from edm_lesson.augment import AugmentPipe, affine, compose, flip, resample, rotate, scale, stretch, translate
 from edm_lesson.losses import EDMLoss
+from edm_lesson.networks import ADM, DDPMpp, LessonUNet, NCSNpp
+from edm_lesson.preconditioning import EDMPrecond
 
 NOTHING = {"xflip": 0, "yflip": 0, "scale": 0, "rotate": 0, "aniso": 0, "translate": 0}
 COLUMNS = {"xflip": [0], "yflip": [1], "scale": [2], "rotate": [3, 4], "aniso": [5, 6], "translate": [7, 8]}
@@ -322,6 +324,15 @@ def test_a_loss_hands_the_labels_to_a_denoiser_that_has_room_for_them(make_denoi
         unlabelled = EDMLoss()(denoiser, images, augment=lambda *args: (augment(*args)[0], None), generator=seeded())
     assert loss.shape == images.shape
     assert not torch.allclose(loss, unlabelled), "the denoiser did not look at the labels"
+
+
+@pytest.mark.parametrize("network_type", [LessonUNet, DDPMpp, NCSNpp, ADM])
+def test_a_network_that_has_no_room_for_labels_does_not_pass_over_them(network_type):
+    """It would learn to draw turned digits, and nobody would know why."""
+    small = {"model_channels": 8, "channel_mult": (1,), "num_blocks": 1, "attn_resolutions": ()}
+    denoiser, augment = EDMPrecond(network_type(8, **small)), AugmentPipe(p=1)
+    with pytest.raises(TypeError):
+        EDMLoss()(denoiser, noise(4, 1, 8, 8), augment=augment)
 
 
 @pytest.mark.parametrize(

@@ -274,42 +274,6 @@ def test_impossible_settings_are_refused(make, message):
         make()
 
 
-class Aware(Echo):
-    """An `Echo` that says how many augmentation labels it takes."""
-
-    def __init__(self, augment_dim):
-        super().__init__()
-        self.augment_dim = augment_dim
-
-
-def test_augmentation_labels_reach_the_network_as_float32():
-    denoiser, labels = EDMPrecond(Aware(2)), torch.tensor([[0, 1], [1, 0], [0, 0], [-1, 2]])
-    for told in (labels, labels.double(), labels.float()):
-        denoiser(images(), 1.0, augment_labels=told)
-        torch.testing.assert_close(denoiser.network.seen[3], labels.float())
-    for augment_dim in (0, 2):
-        denoiser = EDMPrecond(Aware(augment_dim))
-        denoiser(images(), 1.0)
-        assert denoiser.network.seen[3] is None
-
-
-@pytest.mark.parametrize(
-    ("augment_dim", "labels", "message"),
-    [
-        (0, torch.zeros(4, 9), r"has shape \(4, 9\), but this network takes \(4, 0\); .* leave augmentation out"),
-        (9, torch.zeros(1, 9), r"has shape \(1, 9\), but this network takes \(4, 9\)"),
-        (9, torch.zeros(4, 5), r"has shape \(4, 5\)"),
-        (9, torch.zeros(9), r"has shape \(9,\)"),
-    ],
-)
-def test_augmentation_labels_that_the_network_does_not_take_are_refused(augment_dim, labels, message):
-    denoiser = EDMPrecond(Aware(augment_dim))
-    with pytest.raises(ValueError, match=message):
-        denoiser(images(), 1.0, augment_labels=labels)
-    with pytest.raises(ValueError, match=message):
-        EDMLoss()(denoiser, images(), augment=lambda x, generator: (x, labels))
-
-
 @pytest.mark.parametrize(
     "sigma",
     [1e-60, 7e-46, torch.tensor(1e-60, dtype=torch.float64), torch.tensor([1.0, 1.0, 1e-60, 1.0]).double() * 1e-9],
@@ -350,7 +314,7 @@ def test_a_mean_is_taken_off_before_and_added_after_whatever_it_wraps(make_denoi
     x, sigma, labels = torch.randn(2, 3, 8, 8), torch.tensor([0.5, 20.0]), torch.tensor([3, 1])
     expected = inner(x - mean.reshape(-1, 1, 1), sigma, labels) + mean.reshape(-1, 1, 1)
     assert torch.equal(denoiser(x, sigma, labels), expected)
-    for name in ("img_channels", "img_resolution", "label_dim", "augment_dim", "sigma_min", "sigma_max"):
+    for name in ("img_channels", "img_resolution", "label_dim", "sigma_min", "sigma_max"):
         assert getattr(denoiser, name) == getattr(inner, name)
     assert denoiser.round_sigma(0.7) == inner.round_sigma(0.7)
     with pytest.raises(ValueError, match="x has 1 channels"):

@@ -18,8 +18,8 @@ TAUGHT = {
         "networks.unet": ["LessonUNet"],
     },
     "06": {"training.step": ["train_step", "ema_decay"]},
-    "07": {"samplers.steps": ["euler_step", "heun_step"]},
-    "08": {"samplers.steps": ["add_churn"], "samplers.edm": ["edm_sampler"]},
+    "07": {"samplers.edm": ["euler_step", "heun_step"]},
+    "08": {"samplers.edm": ["add_churn", "edm_sampler"]},
     "09": {
         "schedules": ["LinearSchedule", "VESchedule", "VPSchedule", "unscaled", "vp_scale"],
         "samplers.general": ["ode_slope", "solver_step", "general_sampler"],

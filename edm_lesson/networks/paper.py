@@ -79,8 +79,8 @@ class PaperUNet(nn.Module):
     ) -> Tensor:
         """What every block is told: noise level, class and augmentation in one vector (B, 4 * model_channels)."""
         emb = self.embedding(c_noise)
-        if self.augment_embedding is not None and augment_labels is not None:
-            emb = emb + self.augment_embedding(augment_labels)
+        if augment_labels is not None:
+            emb = emb + self.augment_embedding(augment_labels)  # type: ignore[misc]  # None has no room: it fails
         if self.label_embedding is None:
             return F.silu(self.mlp(emb))
         if class_labels is None:

@@ -86,10 +86,10 @@ class LessonUNet(nn.Module):
     ) -> Tensor:
         """What every block is told: noise level, class and augmentation in one vector (B, 4 * model_channels)."""
         emb = self.embedding(c_noise)
-        if self.label_embedding is not None and class_labels is not None:
-            emb = emb + self.label_embedding(self.label_dropout(class_labels))
-        if self.augment_embedding is not None and augment_labels is not None:
-            emb = emb + self.augment_embedding(augment_labels)
+        if class_labels is not None:
+            emb = emb + self.label_embedding(self.label_dropout(class_labels))  # type: ignore[misc]  # likewise
+        if augment_labels is not None:
+            emb = emb + self.augment_embedding(augment_labels)  # type: ignore[misc]  # None has no room: it fails
         return self.mlp(emb)
 
     def forward(
