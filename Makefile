@@ -1,11 +1,11 @@
 # make course   set up, run every notebook, report times        make lab    JupyterLab on your own copies
 # make test     lint, unit tests, notebooks                     make test-all   everything, everywhere
 # make notebooks   execute and store all notebooks              make site   the course as web pages, in site/
-# make clean    remove what running leaves behind               make test-browser   notebooks in JupyterLab, pages
+# make clean    remove what can be made again, not models       make test-browser   notebooks in JupyterLab, pages
 # make test-oldest   unit tests with the oldest packages that are allowed
 #
 # Each target first sets up what it needs: in an active conda or virtual environment it installs there,
-# otherwise it makes .venv. PYTHON=python3.12 chooses another interpreter for .venv.
+# otherwise it makes .venv. PYTHON=python3.12 chooses the interpreter that .venv is made from.
 
 PYTHON ?= python3
 ENVIRONMENT := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX),$(CURDIR)/.venv)
@@ -13,7 +13,8 @@ BIN := $(ENVIRONMENT)/bin
 # The environment is up to date when it was last set up from this folder with this pyproject.toml.
 STAMP := $(ENVIRONMENT)/.edm_lesson
 WANTED := $(CURDIR) $(shell cksum < pyproject.toml)
-PYTEST := $(BIN)/python -m pytest -n 2
+VERSION := -c "import sys; print('%d.%d' % sys.version_info[:2])"
+PYTEST := "$(BIN)/python" -m pytest -n 2
 
 # Two processes that compute at once must not spin for each other's cores.
 export OMP_WAIT_POLICY := passive
@@ -24,15 +25,30 @@ export OMP_WAIT_POLICY := passive
 help:
 	@sed -n 's/^# \(make.*\)/\1/p' Makefile
 
-setup: $(BIN)/python
-	@if [ "$$(cat "$(STAMP)" 2>/dev/null)" != "$(WANTED)" ]; then \
+setup:
+	@if [ ! -x "$(BIN)/python" ]; then \
+		if [ -n "$(VIRTUAL_ENV)$(CONDA_PREFIX)" ]; then \
+			echo "The active environment, $(ENVIRONMENT), has no Python. Install one there, or deactivate it."; exit 1; \
+		fi; \
+		rm -f "$(BIN)"/python* "$(STAMP)"; \
+		"$(PYTHON)" -m venv "$(ENVIRONMENT)" || exit 1; \
+	fi
+ifeq ($(origin PYTHON),command line)
+	@asked=$$("$(PYTHON)" $(VERSION)) && there=$$("$(BIN)/python" $(VERSION)) || exit 1; \
+	if [ "$$asked" != "$$there" ]; then \
+		echo "$(ENVIRONMENT) has Python $$there, not $$asked as PYTHON=$(PYTHON) asks."; \
+		echo "Remove .venv (or deactivate the environment), and another is made."; exit 1; \
+	fi
+endif
+	@if [ "$$(cat "$(STAMP)" 2>/dev/null)" != "$(WANTED)" ] || [ ! -x "$(BIN)/edm-lesson" ]; then \
 		echo "Setting up $(ENVIRONMENT) (a few minutes the first time)"; \
+		if ! "$(BIN)/python" -m pip --version >/dev/null 2>&1 && ! "$(BIN)/python" -m ensurepip; then \
+			echo "$(ENVIRONMENT) has no pip, and its Python brings none. Remove it, install what Python needs for venv"; \
+			echo "(Debian: sudo apt-get install python3-venv), and try again."; exit 1; \
+		fi; \
 		"$(BIN)/python" -m pip install --quiet --disable-pip-version-check -e ".[notebooks,test]" \
 		&& echo "$(WANTED)" > "$(STAMP)"; \
 	fi
-
-$(BIN)/python:
-	"$(PYTHON)" -m venv "$(ENVIRONMENT)"
 
 course: setup
 	"$(BIN)/edm-lesson" course $(ARGS)
@@ -112,5 +128,6 @@ test-all: lint unit nbval test-installed test-devices
 	$(MAKE) test-browser
 
 clean:
-	rm -rf runs site build dist docs/api docs/data docs/notebooks docs/README.md
+	rm -rf runs/course runs/browser site build dist docs/api docs/data docs/notebooks docs/README.md
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@if [ -d runs ]; then echo "What else is in runs, such as trained models, is yours to remove."; fi

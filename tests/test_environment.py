@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -58,6 +59,95 @@ def test_make_uses_an_active_environment_and_makes_one_otherwise(variable, tmp_p
     active = commands({**bare, variable: str(tmp_path)})
     assert f'"{tmp_path}/bin/edm-lesson" course' in active
     assert f'"{ROOT}/.venv/bin/edm-lesson" course' in commands(bare)
+
+
+PYTHON = """#!/bin/sh
+# Stands in for a Python of version 3.{minor}; says what it was asked to do.
+echo "$0 $*" >> {log}
+case "$*" in
+    *version_info*) echo 3.{minor};;
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python";;
+    "-m pip --version") [ -e "${{0%/*}}/pip" ];;
+    "-m ensurepip") {ensurepip} && touch "${{0%/*}}/pip";;
+    "-m pip install "*) [ -e "${{0%/*}}/pip" ] && cp "$0" "${{0%/*}}/edm-lesson";;
+esac
+"""
+
+
+@pytest.fixture
+def set_up(tmp_path):
+    """`make setup` in a folder with a space, where all Pythons are stand-ins: exit code, words, what they had to do."""
+    folder, log = tmp_path / "my course", tmp_path / "log"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+
+    def call(*variables, minor=11, ensurepip="true", **environment):
+        python = tmp_path / f"python3.{minor}"
+        python.write_text(PYTHON.format(minor=minor, log=f"'{log}'", ensurepip=ensurepip))
+        python.chmod(0o755)
+        log.write_text("")
+        bare = {
+            key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "CONDA_PREFIX", "MAKEFLAGS")
+        }
+        command = ["make", "setup", *variables]
+        if not variables:
+            environment["PYTHON"] = str(python)
+        done = subprocess.run(command, cwd=folder, env=bare | environment, capture_output=True, text=True)
+        asked = [line.partition(" -m ")[2].partition(" ")[0] for line in log.read_text().splitlines() if " -m " in line]
+        return done.returncode, done.stdout, asked
+
+    call.folder = folder
+    return call
+
+
+def test_make_sets_up_once_and_again_what_was_made_in_half_or_lost_its_python(set_up):
+    assert set_up()[2] == ["venv", "pip", "ensurepip", "pip"]
+    assert set_up()[2] == [], "it is up to date"
+    (set_up.folder / ".venv" / "bin" / "edm-lesson").unlink()
+    assert set_up()[2] == ["pip", "pip"]
+    python = set_up.folder / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to("/gone/python3.11")
+    assert set_up()[2] == ["venv", "pip", "pip"]
+
+
+def test_make_gives_pip_to_an_environment_without_or_says_what_is_missing(set_up, tmp_path):
+    code, said, asked = set_up(ensurepip="false")
+    assert code
+    assert asked == ["venv", "pip", "ensurepip"]
+    assert "has no pip, and its Python brings none" in said
+    shutil.rmtree(set_up.folder / ".venv")
+    code, _, asked = set_up()
+    assert (code, asked[-2:]) == (0, ["ensurepip", "pip"])
+
+
+def test_make_says_that_an_environment_is_of_another_python_or_has_none(set_up, tmp_path):
+    assert set_up()[0] == 0
+    set_up(minor=12)  # makes the stand-in
+    code, said, asked = set_up(f"PYTHON={tmp_path / 'python3.12'}", minor=12)
+    assert code
+    assert not asked
+    assert f".venv has Python 3.11, not 3.12 as PYTHON={tmp_path / 'python3.12'} asks" in said
+    assert set_up(f"PYTHON={tmp_path / 'python3.11'}")[0] == 0
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        code, said, asked = set_up(**{variable: str(tmp_path / "active")})
+        assert code
+        assert not asked
+        assert f"{tmp_path / 'active'}, has no Python" in said
+    assert not (tmp_path / "active").exists()
+
+
+def test_make_clean_keeps_what_was_trained(tmp_path):
+    for name in ("runs/mine/checkpoint.safetensors", "runs/course/00_tour.ipynb", "site/index.html"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    said = subprocess.run(
+        ["make", "-f", ROOT / "Makefile", "clean"], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"checkpoint.safetensors", "pyproject.toml"}
+    assert "yours to remove" in said
 
 
 NO_NETWORK = """
