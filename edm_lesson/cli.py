@@ -1,6 +1,5 @@
 """The command line: `edm-lesson train`, `sample`, `evaluate`, `course` and the rest: `edm-lesson --help`."""
 
-import json
 import os
 import signal
 import sys
@@ -83,6 +82,7 @@ def train(
     """
     from edm_lesson.checkpoints import load_checkpoint
     from edm_lesson.config import load_config
+    from edm_lesson.data import NAMED_SETS
     from edm_lesson.training.distributed import is_first, join_processes
     from edm_lesson.training.run import checkpoint_path, go_back, refuse_a_run
     from edm_lesson.training.trainer import images_in, images_of, train_in
@@ -95,17 +95,19 @@ def train(
     if resume and any(changes.values()):
         given = ", ".join(option for option, value in changes.items() if value)
         raise ValueError(f"The configuration of the run in {out} is kept when it goes on; leave out {given}.")
+    if data in NAMED_SETS and Path(data).is_dir():
+        raise ValueError(f"--data {data} may mean a set or a folder: write ./{data}, or --set data.name={data}.")
     if minutes is not None and any(setting.startswith("training.images=") for setting in set_):
         raise ValueError("--minutes and training.images both say how long to train; give one of them.")
     if previous:
         go_back(out)
     if not resume:
         refuse_a_run(out)  # before anything is loaded
-    if data:
-        set_ = [*set_, f"data.name={json.dumps(data)}"]
     settings = load_checkpoint(checkpoint_path(out)).config if resume else load_config(config, set_)
+    if data:
+        settings = replace(settings, data=replace(settings.data, name=data))
     images = images_of(settings)
-    say(*_look_at(images, settings, resume), sep="\n")
+    say(*_look_at(images, settings, own=not resume and settings.data.name not in NAMED_SETS), sep="\n")
     if minutes is not None:
         budget = images_in(minutes, settings, images, device)
         settings = replace(settings, training=replace(settings.training, images=budget))
@@ -119,17 +121,21 @@ def train(
     say(f"{out} holds what it learned; see more with: edm-lesson sample --checkpoint {quote(str(out))}")
 
 
-def _look_at(images, settings, resume):
+def _look_at(images, settings, own):
     """What there is to say of images to train on, sentence by sentence; `ValueError` where nothing can be learned."""
-    measured = images.statistics(settings.data.center)["std"]
-    yield f"{len(images):,} images of {tuple(images.pixels.shape[1:])}, standard deviation {measured:.3f}"
+    measured, wanted = images.statistics(settings.data.center)["std"], settings.network.label_dim
+    yield f"{images}; standard deviation {measured:.3f}"
     if measured < 1e-3:
         raise ValueError(f"All pictures in {settings.data.name} are of the same shade; give others with --data.")
-    if abs(measured / settings.sigma_data - 1) > 0.3:
+    if measured < 0.05:
+        yield "They are nearly of one shade: make sure that they were read as they are meant"
+    elif abs(measured / settings.sigma_data - 1) > 0.3:
         yield f"sigma_data is {settings.sigma_data}, far from that: consider --set sigma_data={measured:.3f}"
-    classes, own = images.labels.unique(), Path(settings.data.name).expanduser().exists()
-    if own and len(classes) > 1 and not settings.network.label_dim and not resume:
-        yield f"{len(classes)} classes are not used; to train with them add --set network.label_dim={classes.max() + 1}"
+    classes = len(images.class_names) or int(images.labels.max()) + 1
+    if classes > 1 and not wanted and own:
+        yield f"{classes} classes are not used; to train with them add --set network.label_dim={classes}"
+    if wanted > classes:
+        yield f"network.label_dim is {wanted}, but there are {classes} classes: the others are never trained"
 
 
 @app.command()

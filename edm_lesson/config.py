@@ -26,6 +26,10 @@ class DataConfig:
     img_channels: int = 1
     center: bool = False
 
+    def __post_init__(self) -> None:
+        if "${" in self.name or self.name != self.name.encode(errors="ignore").decode():  # a reference; no text at all
+            raise ValueError(f"data.name is {self.name!r}, which no YAML file can hold; rename that folder or file.")
+
 
 @dataclass(frozen=True)
 class DesignConfig:

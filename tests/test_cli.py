@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from edm_lesson import __version__, cli, data
+from edm_lesson.config import load_config
 from edm_lesson.data import Images
 from edm_lesson.evaluation import judge
 from edm_lesson.evaluation.sweep import read_sweep
@@ -166,7 +167,7 @@ def test_own_colour_pictures_can_be_trained_on(run, tmp_path):
         tmp_path / "run",
     )
     assert code == 0, error
-    assert "8 images of (3, 32, 32)" in text
+    assert "8 images of (3, 32, 32); classes: 0 cats (4), 1 dogs (4); standard deviation 0." in text
     assert "2 classes are not used; to train with them add --set network.label_dim=2" in text
     code, _, error = run(
         "sample", "--device", "cpu", "--num-steps", 1, "--checkpoint", tmp_path / "run", "--out", tmp_path / "x.npz"
@@ -179,8 +180,8 @@ def test_own_colour_pictures_can_be_trained_on(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("labels", "settings", "told"),
-    [([0, 5], [], "2 classes are not used; to train with them add --set network.label_dim=6"),
-     ([3, 3], [], None), ([0, 5], ["--set", "network.label_dim=6"], None)],
+    [([0, 5], [], "2 classes are not used; to train with them add --set network.label_dim=2"),
+     ([3, 3], [], None), ([0, 5], ["--set", "network.label_dim=2"], None)],
 )  # fmt: skip
 def test_classes_of_ones_own_pictures_are_offered_where_they_are_not_used(run, tmp_path, labels, settings, told):
     noise = np.random.default_rng(0).integers(0, 256, (2, 1, 28, 28), np.uint8)
@@ -189,6 +190,37 @@ def test_classes_of_ones_own_pictures_are_offered_where_they_are_not_used(run, t
     assert code == 0, error
     assert told in text if told else "are not used" not in text
     assert "are not used" not in run("train", "--resume", "--device", "cpu", "--out", tmp_path / "run")[1]
+
+
+def test_more_classes_than_there_are_and_nearly_black_pictures_are_questioned(run, tmp_path):
+    masks = np.random.default_rng(0).integers(0, 2, (4, 1, 28, 28), np.uint8)
+    np.savez(tmp_path / "own.npz", images=masks, labels=np.array([3, 3, 5, 5]))
+    arguments = ["train", *TINY, "--data", tmp_path / "own.npz", "--out", tmp_path / "run"]
+    code, text, error = run(*arguments, "--set", "network.label_dim=6")
+    assert code == 0, error
+    assert "classes: 0 3 (2), 1 5 (2)" in text
+    assert "network.label_dim is 6, but there are 2 classes: the others are never trained" in text
+    assert "nearly of one shade" in text
+    assert "consider --set sigma_data" not in text
+
+
+def test_folders_of_any_name_are_taken_and_one_called_like_a_set_is_asked_about(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("my 😀: [x]", "mnist", "${HOME}", "nul\udcff"):
+        Path(name).mkdir()
+        for number in range(3):
+            Image.effect_noise((32, 32), 80).save(Path(name, f"{number}.png"))
+    for number, name in enumerate(["my 😀: [x]", "mnist/", "./mnist"]):
+        code, text, error = run("train", *TINY, "--data", name, "--out", f"run {number}")
+        assert code == 0, error
+        assert "3 images of (1, 28, 28)" in text
+        assert load_config(f"run {number}/config.yaml").data.name == name
+        assert run("train", "--resume", "--device", "cpu", "--out", f"run {number}")[0] == 0
+    assert "write ./mnist, or --set data.name=mnist" in run("train", *TINY, "--data", "mnist", "--out", "no")[2]
+    for name in ("${HOME}", "nul\udcff"):
+        assert "rename that folder" in run("train", *TINY, "--data", name, "--out", "no")[2]
+    assert not Path("no").exists()
+    assert "60,000 images" in run("train", *TINY, "--set", "data.name=mnist", "--out", "digits")[1]
 
 
 @pytest.mark.parametrize("shade", [0, 77])

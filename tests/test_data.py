@@ -1,19 +1,36 @@
 """Data: MNIST from the repository, verified; own pictures; and what is said when something is missing or damaged."""
 
 import hashlib
+import io
+import os
+import re
 import shutil
+import tempfile
+import time
 import urllib.request
+import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import datasets
 
 from edm_lesson import LessonError
-from edm_lesson.data import Images, choose_device, data_folder, load_images, normalize, sources, to_uint8
+from edm_lesson.data import (
+    Images,
+    cache_folder,
+    choose_device,
+    data_folder,
+    load_images,
+    normalize,
+    pictures,
+    sources,
+    to_uint8,
+)
 
 ARCHIVES = Path(__file__).resolve().parent.parent / "data" / "MNIST" / "raw"
 
@@ -245,7 +262,7 @@ def test_a_transparent_grey_of_sixteen_bits_is_black(tmp_path):
 )
 def test_pictures_without_a_known_white_are_refused(numbers, message, tmp_path):
     Image.fromarray(numbers).save(tmp_path / "a.tif")
-    with pytest.raises(LessonError, match=rf"a\.tif can't be read as a picture \(it holds {message}.*8 or 16 bits"):
+    with pytest.raises(LessonError, match=rf"can't be read: .*a\.tif \(it holds {message}.*8 or 16 bits"):
         load_images(tmp_path)
 
 
@@ -289,8 +306,8 @@ def test_pictures_are_turned_as_their_exif_orientation_says(kind, orientation, u
     exif = Image.Exif()
     exif[0x0112] = orientation
     factor = 257 if kind is np.uint16 else 1
-    stored = Image.fromarray(np.array([[10, 20, 30], [40, 50, 60]], dtype=kind) * kind(factor))
-    assert one_picture(stored, exif=exif) == [upright]
+    stored = Image.fromarray(np.array([[40, 80, 120], [160, 200, 240]], dtype=kind) * kind(factor))
+    assert one_picture(stored, exif=exif) == [[[4 * shade for shade in row] for row in upright]]
 
 
 def test_a_picture_beside_classes_is_refused_and_empty_subfolders_are_ignored(tmp_path):
@@ -319,7 +336,7 @@ def test_bad_folders_are_refused_with_the_file(tmp_path):
         load_images(tmp_path)
     truncate_to = (tmp_path / "a.png").read_bytes()[:40]
     (tmp_path / "a.png").write_bytes(truncate_to)
-    with pytest.raises(LessonError, match=r"a\.png can't be read as a picture"):
+    with pytest.raises(LessonError, match=r"1 of 2 pictures can't be read: .*a\.png \(cannot identify"):
         load_images(tmp_path, img_resolution=16)
 
 
@@ -384,12 +401,252 @@ def test_shipped_files_are_looked_for_in_the_repository_in_the_package_or_where_
     assert data_folder() == tmp_path / "elsewhere"
 
 
+def noise(path, size=(32, 24), mode="RGB", **settings):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise(size, 80).convert(mode).save(path, **settings)
+
+
+def test_formats_that_people_have_are_read_and_what_is_left_out_is_counted(tmp_path):
+    Image.init()
+    readable = [suffix for suffix in SUFFIXES.split() if Image.registered_extensions().get(suffix) in Image.SAVE]
+    assert len(readable) > 20
+    for suffix in readable:
+        noise(tmp_path / f"a{suffix.upper()}", mode="L" if suffix == ".pgm" else "RGB")
+    assert str(load_images(tmp_path, img_resolution=8)) == f"{len(readable)} images of (3, 8, 8)"
+    for name in ("b.heic", "c.HEIC", "LICENSE", "d.txt", ".DS_Store", "._a.png", ".ipynb_checkpoints/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    noise(tmp_path / "e.eps")
+    images = load_images(tmp_path, img_resolution=8)
+    assert len(images) == len(readable)
+    told = "left out: 3 hidden, 2 .heic (save as .jpg), 1 .eps, 1 .txt, 1 without a suffix"
+    assert sorted(str(images).split("; ")[1].split(", ")) == sorted(told.split(", "))
+    assert told.startswith(images.notes[0][:38])
+    for path in tmp_path.glob("a.*"):
+        path.unlink()
+    with pytest.raises(LessonError, match=r"There is no picture in .*2 \.heic \(save as \.jpg\)"):
+        load_images(tmp_path)
+
+
+SUFFIXES = """.png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .avif .jp2 .j2k .jpx
+.ppm .pgm .pnm .tga .pcx .qoi .sgi .rgb .ico"""
+
+
+def test_links_to_classes_and_pictures_count_and_loops_end(tmp_path):
+    for name in ("store/birds", "set/cats", "set/dogs"):
+        noise(tmp_path / name / "a.png")
+    (tmp_path / "set" / "birds").symlink_to(tmp_path / "store" / "birds")
+    (tmp_path / "set" / "dogs" / "b.png").symlink_to(tmp_path / "set" / "cats" / "a.png")
+    images = load_images(tmp_path / "set")
+    assert (images.class_names, images.labels.tolist()) == (("birds", "cats", "dogs"), [0, 1, 2, 2])
+    assert not images.notes
+    (tmp_path / "set" / "dogs" / "all").symlink_to(tmp_path / "set")
+    images = load_images(tmp_path / "set")
+    assert len(images) == 4
+    assert images.notes == ("left out: 1 linked to a folder that was read already",)
+
+
+def test_a_folder_with_the_name_of_a_picture_is_a_folder(tmp_path):
+    noise(tmp_path / "cats.png" / "a.png")
+    assert load_images(tmp_path).class_names == ("cats.png",)
+
+
+def test_names_that_are_numbers_sort_as_numbers_and_parts_of_a_set_are_questioned(tmp_path):
+    for name in ("10", "9", "b2", "b10", "a", "010"):
+        noise(tmp_path / "numbers" / name / "a.png")
+    images = load_images(tmp_path / "numbers")
+    assert images.class_names == ("9", "010", "10", "a", "b2", "b10")
+    assert [images.class_names[label] for label in images.labels] == sorted(images.class_names), (
+        "files keep their order"
+    )
+    for name in ("train/cats", "Test/cats", "rest"):
+        noise(tmp_path / "parts" / name / "a.png")
+    assert load_images(tmp_path / "parts").notes == (
+        "are test, train classes? To train on one of them, give its folder",
+    )
+    assert load_images(tmp_path / "parts" / "train").notes == ()
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_the_lower_bits_of_sixteen_are_scaled_by_those_in_use_in_the_whole_folder(bits, tmp_path):
+    white = 2**bits - 1
+    dark, bright = np.array([[0, white // 5, 1]]), np.array([[white, white // 2, white // 3]])
+    for name, values in (("a", dark), ("b", bright)):
+        Image.fromarray(values.astype(np.uint16)).save(tmp_path / f"{name}.png")
+    noise(tmp_path / "c.png", (3, 1), "L")
+    images = load_images(tmp_path, img_channels=1)
+    expected = np.concatenate([dark, bright]) / white * 255
+    assert np.abs(images.pixels[:2, 0, 0].numpy() - expected).max() <= 0.5
+    assert torch.equal(images.pixels[2, 0], torch.from_numpy(np.array(Image.open(tmp_path / "c.png"))))
+    assert images.notes == (f"{bits} of 16 bits in use, up to {white:,}, so {white:,} is white: 2",)
+    assert images.statistics()["std"] > 0.3
+
+
+def deep_colours(path, values):
+    """A PNG with 16 bits a colour, which Pillow reads, but doesn't write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + b"\x10\2\0\0\0"
+    chunks = [b"IHDR" + header, b"IDAT" + zlib.compress(rows), b"IEND"]
+    packed = [(len(c) - 4).to_bytes(4, "big") + c + zlib.crc32(c).to_bytes(4, "big") for c in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(packed))
+
+
+def test_sixteen_bits_a_colour_are_read_where_the_upper_ones_are_in_use(tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (4, 5, 3))
+    deep_colours(tmp_path / "a.png", values)
+    deep_colours(tmp_path / "night.png", values // 2000)
+    assert np.array_equal(load_images(tmp_path).pixels[0].permute(1, 2, 0), values // 256)
+    deep_colours(tmp_path / "a.png", values // 16)
+    with pytest.raises(LessonError, match=r"a\.png has 16 bits per color, and only lower ones in use: save it with 8"):
+        load_images(tmp_path)
+
+
+def test_grey_made_of_colours_and_further_frames_are_counted(tmp_path):
+    frames = [Image.effect_noise((8, 8), 10 * k) for k in (1, 2, 3)]
+    for suffix in ("tif", "gif", "png", "webp"):
+        frames[0].convert("RGB").save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+        frames[0].save(tmp_path / f"one.{suffix}")
+    images = load_images(tmp_path)
+    assert images.notes == ("several pictures in a file, the first taken: 4",)
+    frames[0].save(tmp_path / "a.webp", lossless=True)
+    assert "several pictures in a file, the first taken: 3" in load_images(tmp_path, img_channels=1).notes
+    noise(tmp_path / "photos" / "a.jpg")
+    assert load_images(tmp_path / "photos", img_channels=1).notes == ("stored in colour, made grey: 1",)
+
+
+def test_all_bad_pictures_are_named_at_once_and_none_starts_a_program_or_waits(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "gs").write_text(f"#!/bin/sh\ntouch '{tmp_path}/called'\n")
+    (tmp_path / "bin" / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    folder = tmp_path / "pictures"
+    for number in range(3):
+        noise(folder / f"{number}.png")
+    noise(folder / "a.png", format="EPS")
+    os.mkfifo(folder / "b.png")
+    (folder / "c.png").symlink_to("/dev/zero")
+    (folder / "d.png").symlink_to(tmp_path / "nowhere")
+    (folder / "e\n.png").write_bytes(b"")
+    for number in range(4, 9):
+        (folder / f"f{number}.jpg").write_bytes(b"")
+    with pytest.raises(LessonError) as told:
+        load_images(folder, img_resolution=8)
+    assert re.search(r"10 of 13 pictures can't be read: .*a\.png .* .*b\.png .* .*c\.png .* .*d\.png ", str(told.value))
+    assert r"e\n.png" in str(told.value)
+    assert len(str(told.value)) < 1200
+    assert not (tmp_path / "called").exists()
+
+
+def test_no_more_of_a_photograph_is_decoded_than_is_needed(tmp_path, monkeypatch):
+    noise(tmp_path / "a.jpg", (1600, 1200), quality=90)
+    whole = ImageOps.fit(Image.open(tmp_path / "a.jpg"), (32, 32), Image.Resampling.LANCZOS)
+    sizes, transposed = [], ImageOps.exif_transpose
+    monkeypatch.setattr(ImageOps, "exif_transpose", lambda picture: sizes.append(picture.size) or transposed(picture))
+    pixels = load_images(tmp_path, img_resolution=32).pixels[0]
+    assert sizes == [(200, 150)]
+    assert np.abs(np.array(whole).transpose(2, 0, 1) - pixels.numpy().astype(int)).max() <= 3
+
+
+def test_reading_that_takes_more_than_a_moment_shows_a_bar(tmp_path, monkeypatch, capsys):
+    for number in range(12):
+        noise(tmp_path / f"{number}.png")
+    load_images(tmp_path)
+    assert capsys.readouterr().err == ""
+    read = pictures._read
+    monkeypatch.setattr(pictures, "_read", lambda *arguments: time.sleep(0.15) or read(*arguments))
+    load_images(tmp_path)
+    assert "reading" in capsys.readouterr().err
+
+
+def test_statistics_copy_few_images_at_a_time():
+    class Largest(TorchDispatchMode):
+        bytes = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and not out._is_view():
+                self.bytes = max(self.bytes, out.nbytes)
+            return out
+
+    images = Images(torch.randint(0, 256, (1000, 3, 32, 32), dtype=torch.uint8), torch.zeros(1000))
+    with Largest() as largest:
+        found = images.statistics(), images.statistics(center=True), images.mean()
+    assert largest.bytes <= 256 * 32 * 32
+    assert found[0]["std"] == pytest.approx(images.batch().std(correction=0).item(), abs=1e-5)
+
+
+def test_labels_that_leave_gaps_are_numbered_and_keep_their_names(tmp_path):
+    pixels = np.zeros((4, 1, 8, 8), np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.array([7, 3, 11, 3]))
+    images = load_images(tmp_path / "a.npz")
+    assert images.labels.tolist() == [1, 0, 2, 0]
+    assert images.class_names == ("3", "7", "11")
+    assert "classes: 0 3 (2), 1 7 (1), 2 11 (1)" in str(images)
+    np.savez(tmp_path / "a.npz", images=pixels)
+    assert load_images(tmp_path / "a.npz").class_names == ()
+
+
+def test_an_npz_file_that_unpacks_to_gigabytes_or_is_no_file_is_refused(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": (3000, 1, 1024, 1024)}
+    )
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("labels.npy", b"")
+        archive.writestr("images.npy", header.getvalue() + bytes(2**20))
+        archive.infolist()[1].file_size = 3 * 2**30  # what an honest one would say
+    with pytest.raises(LessonError, match=r"bomb\.npz can't be read .*it unpacks to 3 GB"):
+        load_images(tmp_path / "bomb.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(LessonError, match=r"pipe\.npz can't be read .*it is no file"):
+        load_images(tmp_path / "pipe.npz")
+
+
+def test_sizes_that_no_memory_holds_are_refused_at_once(tmp_path, mnist):
+    noise(tmp_path / "a.png")
+    for name in ("mnist", tmp_path):
+        with pytest.raises(LessonError, match=r"images of \(\d, 3000000, 3000000\) take .* GB, which aren't there"):
+            load_images(name, img_resolution=3_000_000)
+
+
+def test_sets_in_the_cache_are_verified_and_extracted_ones_are_not_trusted(places, monkeypatch, no_network):
+    data, cache = places
+    cache = cache.parent.parent / "FashionMNIST" / "raw"
+    shutil.copytree(data, cache)
+    digests = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in data.iterdir()}
+    monkeypatch.setattr(datasets.FashionMNIST, "resources", list(digests.items()))
+    for name in digests:
+        (cache / name.removesuffix(".gz")).write_bytes(b"extracted, and altered since")
+    images = load_images("fashion_mnist", "test")
+    assert torch.equal(images.pixels, load_images("mnist", "test").pixels)
+    assert images.class_names[9] == "Ankle boot"
+    flip(cache / "t10k-images-idx3-ubyte.gz")
+    with pytest.raises(LessonError, match=r"fashion_mnist .* could not be downloaded"):
+        load_images("fashion_mnist", "test")
+
+
+def test_a_path_is_never_a_named_set(tmp_path, monkeypatch):
+    noise(tmp_path / "mnist" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert [len(load_images(name)) for name in (Path("mnist"), "mnist/", "./mnist", "mnist")] == [1, 1, 1, 60_000]
+
+
+def test_who_has_no_home_has_a_cache_all_the_same(monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME", "EDM_LESSON_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}["nobody"])
+    assert cache_folder() == Path(tempfile.gettempdir(), "edm_lesson")
+    with pytest.raises(ValueError, match="There is no data set '~nobody/pictures'"):
+        load_images("~nobody/pictures")
+
+
 def test_images_say_in_one_line_what_they_are():
     labels = torch.tensor([1, 0, 1, 1])
     assert str(Images(PIXELS, torch.zeros(4))) == "4 images of (3, 8, 8)"
     assert str(Images(PIXELS, labels.float())) == "4 images of (3, 8, 8); classes: 0 (1), 1 (3)"
     named = Images(PIXELS, labels, ("a\nb", "1"), ("left out: 3 .txt",))
-    assert str(named) == r"4 images of (3, 8, 8); classes: 0 'a\nb' (1), 1 (3); left out: 3 .txt"
+    assert str(named) == r"4 images of (3, 8, 8); classes: 0 a\nb (1), 1 (3); left out: 3 .txt"
     assert str(named.padded(9).to("cpu")) == str(named).replace("8, 8", "9, 9")
     many = Images(PIXELS[:1].expand(300, -1, -1, -1), torch.arange(300), tuple(map(str, range(300))))
     assert str(many).endswith("18 (1), 19 (1), … (300 classes)")

@@ -1,13 +1,15 @@
 """Images as one uint8 tensor on the device; batches are cut and normalized there."""
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from edm_lesson import LessonError, visible
 from edm_lesson.checks import FLOATS, INTEGERS, check_count, readable
 from edm_lesson.data.files import written
 
@@ -57,9 +59,10 @@ class Images:
         """The same images with a border of 0 (black) around them, `img_resolution` pixels wide and high."""
         height, width = self.pixels.shape[-2:]
         check_count("img_resolution", img_resolution, minimum=max(height, width))
-        down, right = img_resolution - height, img_resolution - width
-        border = (right // 2, right - right // 2, down // 2, down - down // 2)
-        return replace(self, pixels=F.pad(self.pixels, border))
+        top, left = (img_resolution - height) // 2, (img_resolution - width) // 2
+        pixels = empty_pixels(*self.pixels.shape[:2], img_resolution, img_resolution, device=self.pixels.device).zero_()
+        pixels[..., top : top + height, left : left + width] = self.pixels
+        return replace(self, pixels=pixels)
 
     def mean(self) -> Tensor:
         """The mean of each channel in [-1, 1], float32 (C, 1, 1), on the images' device."""
@@ -76,19 +79,29 @@ class Images:
 
     def _shares(self):
         """The share that each of the 256 shades has in each channel, (C, 256), and the shades in [-1, 1]."""
-        counts = torch.stack([channel.flatten().bincount(minlength=256) for channel in self.pixels.unbind(1)])
+        counts = torch.zeros(self.pixels.shape[1], 256, dtype=torch.long, device=self.pixels.device)
+        for some in self.pixels.split(256):  # few at a time, of which a copy is made
+            counts += torch.stack([channel.flatten().bincount(minlength=256) for channel in some.unbind(1)])
         return counts.cpu().double() / counts[0].sum().item(), normalize(torch.arange(256)).double()
 
 
-def name_classes(labels: Collection[int], names: Sequence[str], counts: Sequence[int] = (), most: int = 20) -> str:
+def name_classes(labels: Sequence[int], names: Sequence[str], counts: Sequence[int] = (), most: int = 20) -> str:
     """Classes as text, at most so many: "0 cat (12), 1 dog (7)"; a name that is the number is not said twice."""
     words = []
-    for label in list(labels)[:most]:
-        name = names[label] if label < len(names) else ""
-        word = name if name.isprintable() else ascii(name)
-        words.append(f"{label} {word}" if word not in ("", str(label)) else f"{label}")
-    words = [f"{word} ({count:,})" for word, count in zip(words, counts, strict=False)] or words
-    return ", ".join(words) + (f", … ({len(labels):,} classes)" if len(labels) > most else "")
+    for label, count in zip_longest(labels[:most], counts[:most]):
+        name = visible(names[label]) if label < len(names) else ""
+        word = f"{label} {name}" if name not in ("", str(label)) else f"{label}"
+        words.append(word if count is None else f"{word} ({count:,})")
+    return ", ".join(words) + f", … ({len(labels):,} classes)" * (len(labels) > most)
+
+
+def empty_pixels(*shape: int, device: torch.device | str = "cpu") -> Tensor:
+    """Room for uint8 pixels of that `shape`, N, C, H, W; says so where the memory can't hold them."""
+    try:
+        return torch.empty(shape, dtype=torch.uint8, device=device)
+    except RuntimeError as error:
+        found = f"{shape[0]:,} images of {shape[1:]} take {math.prod(shape) / 1e9:,.0f} GB, which aren't there"
+        raise LessonError(f"{found}: give fewer, or smaller ones (data.img_resolution).") from error
 
 
 def normalize(pixels: Tensor) -> Tensor:

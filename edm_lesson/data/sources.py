@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from edm_lesson import LessonError
 from edm_lesson.checks import check_choice, check_count
 from edm_lesson.data.images import Images, choose_device
+from edm_lesson.data.pictures import load_folder
 
 # SHA-256 of the canonical MNIST archives (data/README.md).
 MNIST_ARCHIVES = {
@@ -19,7 +21,7 @@ MNIST_ARCHIVES = {
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+NAMED_SETS = ("mnist", "fashion_mnist", "cifar10")
 
 
 def data_folder() -> Path:
@@ -31,9 +33,12 @@ def data_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder for downloads: `EDM_LESSON_CACHE`, or `~/.cache/edm_lesson`."""
+    """The folder for downloads: `EDM_LESSON_CACHE`, or `~/.cache/edm_lesson`; a temporary one for who has no home."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "edm_lesson")
-    return Path(os.environ.get("EDM_LESSON_CACHE") or default).expanduser()
+    try:
+        return Path(os.environ.get("EDM_LESSON_CACHE") or default).expanduser()
+    except RuntimeError:
+        return Path(tempfile.gettempdir(), "edm_lesson")
 
 
 def load_images(
@@ -49,10 +54,12 @@ def load_images(
     Parameters
     ----------
     name : "mnist" (shipped; no network), "fashion_mnist" or "cifar10" (downloaded), a folder of pictures, or an `.npz`
-        file with `images`, uint8 (N, C, H, W), and, if there are classes, `labels`, whole numbers (N,), 0 or more
-        (default: all 0). Subfolders with pictures are the classes; there must be no pictures beside them then.
-        Pictures are turned as their EXIF orientation says, put on black where they are transparent, and scaled to
-        8 bits where they have 16.
+        file with `images`, uint8 (N, C, H, W), and, if there are classes, `labels`, whole numbers (N,), 0 or more,
+        which are numbered anew from 0 on. A `Path`, "./mnist" and "mnist/" are a folder, whatever its name.
+        Subfolders with pictures are the classes, in the order of their names, numbers in them as numbers; there must
+        be no pictures beside them then. Links are followed. Pictures are turned as their EXIF orientation says, put on
+        black where they are transparent, and scaled to 8 bits where they have 16; where none uses the uppermost bits,
+        by those in use. `print` says what was found, left out and changed.
     split : "train" or "test"; folders and `.npz` files have no splits and are taken whole.
     img_resolution : the named sets are padded with black to this size; pictures of a folder are scaled and cropped
         to it; the images of an `.npz` file must have it. Default: as they are.
@@ -63,40 +70,40 @@ def load_images(
         check_count("img_resolution", img_resolution)
     shipped = data_folder() / "MNIST" / "raw"
     if name == "mnist" and all((shipped / file).is_file() for file in MNIST_ARCHIVES):
-        images = _load_mnist(shipped, split)
-    elif name in ("mnist", "fashion_mnist", "cifar10"):
+        images = _read_archives(shipped, split, MNIST_ARCHIVES)
+    elif name in NAMED_SETS:
         images = _download(name, split)
-    elif Path(name).expanduser().is_dir():
-        images = _load_folder(Path(name).expanduser(), img_resolution, "L" if img_channels == 1 else "RGB")
-    elif str(name).endswith(".npz"):
-        images = _load_npz(Path(name).expanduser(), img_resolution)
+    elif (path := Path(os.path.expanduser(name))).is_dir():
+        images = load_folder(path, img_resolution, "L" if img_channels == 1 else "RGB")
+    elif path.suffix == ".npz":
+        images = _load_npz(path, img_resolution)
     else:
         raise ValueError(f"There is no data set '{name}': give mnist, fashion_mnist, cifar10, a folder or .npz file.")
     if img_channels not in (None, images.pixels.shape[1]):
         raise ValueError(f"{name} has {images.pixels.shape[1]} channel(s), and img_channels is {img_channels}.")
-    if img_resolution is not None:
+    if name in NAMED_SETS and img_resolution is not None:
         images = images.padded(img_resolution)
     return images.to(choose_device(device))
 
 
-def _load_mnist(folder, split):
-    """MNIST out of the archives in `folder`, which are read in memory: nothing is extracted."""
+def _read_archives(folder, split, digests, class_names="0123456789"):
+    """The images of `split` in MNIST's format out of the archives in `folder`, in memory: nothing is extracted."""
     parts = []
     for archive, header in {"images-idx3": 16, "labels-idx1": 8}.items():
         path = folder / f"{'train' if split == 'train' else 't10k'}-{archive}-ubyte.gz"
-        packed, expected = path.read_bytes(), MNIST_ARCHIVES[path.name]
+        packed = path.read_bytes()
         found = hashlib.sha256(packed).hexdigest()
-        if found != expected:
+        if found != (expected := digests.get(path.name, found)):
             raise LessonError(
                 f"{path} is damaged or was changed: its digest is {found}, expected {expected}. Restore the file (in a "
                 "checkout: git checkout -- data), or delete it and fetch it again."
             )
         parts.append(torch.frombuffer(bytearray(gzip.decompress(packed)), dtype=torch.uint8, offset=header))
-    return Images(parts[0].reshape(-1, 1, 28, 28), parts[1].long())
+    return Images(parts[0].reshape(-1, 1, 28, 28), parts[1].long(), tuple(class_names))
 
 
 def _download(name, split):
-    """A data set of torchvision's, downloaded into the cache where it is not there yet; torchvision checks the MD5s."""
+    """A data set of torchvision's, downloaded into the cache where it isn't there; its MD5s are verified every time."""
     from torchvision import datasets
 
     kind = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[name]
@@ -104,72 +111,31 @@ def _download(name, split):
     if name != "cifar10":
         address, place = kind.mirrors[0], place / kind.__name__ / "raw"
     try:
-        dataset = kind(cache_folder(), train=split == "train", download=True)
+        if name == "cifar10":
+            dataset = kind(place, train=split == "train", download=True)
+            pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+            return Images(pixels, torch.tensor(dataset.targets), tuple(dataset.classes))
+        for archive, md5 in kind.resources:
+            datasets.utils.download_url(address + archive, place, archive, md5)
     except Exception as error:  # no network, a proxy, a damaged download, a full disk, no such folder
         raise LessonError(
             f"{name} is not on this machine and could not be downloaded ({str(error).strip()}). Fetch it by hand from "
             f"{address} and put the archive(s), as they are, into {place}; or set EDM_LESSON_CACHE to a folder with "
             "space that you can write to."
         ) from error
-    pixels = torch.as_tensor(dataset.data)  # (N, H, W) or (N, H, W, 3)
-    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-    return Images(pixels, torch.as_tensor(dataset.targets))
-
-
-def _read_picture(path, mode):
-    """The picture in `path`, upright and on black, in the `mode` "L" or "RGB"; 16 bits are scaled to 8."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as picture:
-        picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith(("I", "F")):
-        values = np.array(picture)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 65535:  # which don't say what is white
-            raise ValueError(
-                f"it holds {values.dtype} from {values.min()} to {values.max()}: save it with 8 or 16 bits"
-            )
-        if "transparency" in picture.info:
-            values[values == picture.info["transparency"]] = 0
-        picture = Image.fromarray((values / 257).round().astype(np.uint8))
-    elif picture.mode in ("P", "PA", "LA", "RGBA", "RGBa") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture)
-    return picture.convert(mode)
-
-
-def _load_folder(folder, img_resolution, mode):
-    """Pictures as (N, C, H, W), scaled so that the shorter side fits and cropped to the center."""
-    from PIL import Image, ImageOps
-    from torchvision.transforms.functional import pil_to_tensor
-
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise LessonError(f"There is no picture in {folder}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    subfolders = [path.relative_to(folder).parts[:-1][:1] for path in files]  # () for a picture that lies in none
-    classes = sorted(set(subfolders))
-    if len(classes) > 1 and not classes[0]:
-        raise LessonError(
-            f"{files[subfolders.index(())]} lies beside subfolders with pictures ({classes[1][0]}, …), which are the "
-            "classes: move it into a subfolder, or remove the subfolders."
-        )
-    pixels = []
-    for path in files:
-        try:
-            picture = _read_picture(path, mode)
-            if img_resolution:
-                picture = ImageOps.fit(picture, (img_resolution, img_resolution), Image.Resampling.LANCZOS)
-        except Exception as error:  # every format has errors of its own
-            raise LessonError(f"{path} can't be read as a picture ({error}). Repair or remove it.") from error
-        pixels.append(pil_to_tensor(picture))
-        if pixels[-1].shape != pixels[0].shape:
-            width, height = picture.size
-            raise ValueError(f"{path} is {width}×{height}, {files[0]} is another size: give img_resolution.")
-    return Images(torch.stack(pixels), torch.tensor([classes.index(subfolder) for subfolder in subfolders]))
+    known = [MNIST_ARCHIVES] if name == "mnist" else [{}, kind.classes]
+    return _read_archives(place, split, *known)
 
 
 def _load_npz(path, img_resolution):
+    """The images in an .npz file; its labels are numbered from 0 on, and are the names of the classes."""
     try:
+        if not path.is_file():
+            raise ValueError("it is no file")
         with np.load(path, allow_pickle=False) as archive:
+            unpacked = sum(entry.file_size for entry in archive.zip.infolist())
+            if unpacked > max(2**30, 200 * path.stat().st_size):  # pictures don't pack as well
+                raise ValueError(f"it unpacks to {unpacked / 1e9:,.0f} GB")
             pixels = torch.from_numpy(archive["images"])
             labels = archive.get("labels", np.zeros(len(pixels), int)).astype(np.int64, casting="same_kind")
         images = Images(pixels, torch.from_numpy(labels))
@@ -182,4 +148,5 @@ def _load_npz(path, img_resolution):
         raise LessonError(
             f"images in {path} are {width}×{height}, and img_resolution is {img_resolution}: give the size they have."
         )
-    return images
+    names, numbered = images.labels.unique(return_inverse=True)
+    return Images(pixels, numbered, tuple(map(str, names.tolist())) if names.any() else ())
