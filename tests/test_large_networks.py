@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from edm_lesson.networks import ADM, DDPMpp, NCSNpp, ResidualBlock, SelfAttention
-from edm_lesson.networks.layers import FourierEmbedding, Resample, Style, UNetBlock
+from edm_lesson.networks.paper import FourierEmbedding, Resample, Style, UNetBlock
 from edm_lesson.preconditioning import EDMPrecond
 
 THREE = pytest.mark.parametrize("network_type", [DDPMpp, NCSNpp, ADM])
@@ -230,9 +230,6 @@ def test_a_training_step_compiles_into_one_graph(make):
         (ADM, {"attn_resolutions": (64,)}, r"contains 64; .* are \[32, 16, 8, 4\]"),
         (DDPMpp, {"label_dropout": 1.5}, "probability has to be between 0 and 1, but got 1.5"),
         (DDPMpp, {"dropout": -0.1}, "dropout probability has to be between 0 and 1, but got -0.1"),
-        (NCSNpp, {"model_channels": 10}, "model_channels is 10"),
-        (ADM, {"num_blocks": 0}, "num_blocks is 0"),
-        (ADM, {"channel_mult": ()}, r"len\(channel_mult\) is 0"),
     ],
 )
 def test_impossible_networks_are_refused(network_type, settings, message):

@@ -13,10 +13,7 @@ TAUGHT = {
     "02": {"schedules": ["edm_sigmas", "vp_sigmas", "ve_sigmas", "iddpm_table", "iddpm_sigmas"]},
     "03": {"preconditioning": ["Precond", "EDMPrecond"]},
     "04": {"losses": ["DenoisingLoss", "EDMLoss"]},
-    "05": {
-        "networks.layers": ["PositionalEmbedding", "SelfAttention", "ResidualBlock"],
-        "networks.unet": ["LessonUNet"],
-    },
+    "05": {"networks.unet": ["PositionalEmbedding", "SelfAttention", "ResidualBlock", "LessonUNet"]},
     "06": {"training.step": ["train_step", "ema_decay"]},
     "07": {"samplers.edm": ["euler_step", "heun_step"]},
     "08": {"samplers.edm": ["add_churn", "edm_sampler"]},

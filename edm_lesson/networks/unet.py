@@ -1,21 +1,110 @@
-"""The lesson U-Net: the smallest network F that makes good digits."""
+"""The lesson U-Net, the smallest network F that makes good digits, and the blocks that it is built of."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edm_lesson.checks import checked
-from edm_lesson.networks.layers import (
-    GroupNorm,
-    LabelDropout,
-    PositionalEmbedding,
-    ResidualBlock,
-    check_widths,
-    level_resolutions,
-    zero_init,
-)
+
+class GroupNorm(nn.GroupNorm):
+    """GroupNorm with at most 32 groups, of four channels or more each; in float32 also under autocast.
+
+    Means and variances of half-precision numbers lose digits, and on a CPU they take three times as long.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__(math.gcd(channels, min(32, max(channels // 4, 1))), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+def zero_init(layer: nn.Module) -> nn.Module:
+    """Return `layer` with weights and bias at zero, so that it adds nothing before training."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class PositionalEmbedding(nn.Module):
+    """Cosines and sines of c_noise (B,) at frequencies from 1 to 1 / `max_positions`: (B, `num_channels`)."""
+
+    def __init__(self, num_channels: int, max_positions: int = 10000):
+        super().__init__()
+        exponents = torch.linspace(0, 1, num_channels // 2)
+        self.register_buffer("frequencies", max_positions**-exponents, persistent=False)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        angles = c_noise[:, None] * self.frequencies
+        return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class SelfAttention(nn.Module):
+    """Every pixel looks at every other: x (B, C, H, W) plus what it gathered, through `num_heads` heads."""
+
+    def __init__(self, channels: int, num_heads: int = 1):
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = GroupNorm(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = zero_init(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(B, 3, self.num_heads, C // self.num_heads, H * W)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)  # each (B, heads, pixels, C / heads)
+        gathered = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj(gathered.transpose(-1, -2).reshape(B, C, H, W))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, told the noise level in between, plus a shortcut: (B, in, H, W) -> (B, out, H, W).
+
+    `emb` (B, `emb_channels`) scales and shifts the second normalisation. The last convolution starts at zero.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, emb_channels: int, dropout: float = 0.0, attention: bool = False
+    ):
+        super().__init__()
+        self.norm0 = GroupNorm(in_channels)
+        self.conv0 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.affine = nn.Linear(emb_channels, 2 * out_channels)
+        self.norm1 = GroupNorm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv1 = zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.attention = SelfAttention(out_channels) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.conv0(F.silu(self.norm0(x)))
+        scale, shift = self.affine(emb)[:, :, None, None].chunk(2, dim=1)
+        h = F.silu(torch.addcmul(shift, self.norm1(h), scale + 1))
+        return self.attention(self.skip(x) + self.conv1(self.dropout(h)))
+
+
+class LabelDropout(nn.Dropout):
+    """Class labels (B, label_dim) as they are; in training all zeros, no class, with probability `p` for each image."""
+
+    def forward(self, class_labels: Tensor) -> Tensor:
+        return class_labels * (super().forward(torch.ones_like(class_labels[:, :1])) > 0)
+
+
+def level_resolutions(
+    img_resolution: int, channel_mult: Sequence[int], attn_resolutions: Sequence[int], patch_size: int = 1
+) -> list[int]:
+    """The resolution of each level of a U-Net, the highest first, all whole numbers, some of which may attend."""
+    levels = len(channel_mult)
+    if img_resolution % (factor := patch_size * 2 ** (levels - 1)):
+        wanted = f"{levels} levels need a multiple of {factor}. Pad the images, or take fewer levels in channel_mult"
+        raise ValueError(f"img_resolution is {img_resolution}; {wanted}.")
+    resolutions = [img_resolution // patch_size // 2**level for level in range(levels)]
+    if unknown := sorted(set(attn_resolutions) - set(resolutions)):
+        raise ValueError(f"attn_resolutions contains {unknown[0]}; the resolutions of this network are {resolutions}.")
+    return resolutions
 
 
 class LessonUNet(nn.Module):
@@ -35,7 +124,6 @@ class LessonUNet(nn.Module):
     label_dropout : probability that, in training, the network is not told an image's class.
     """
 
-    @checked(check_widths)
     def __init__(
         self, img_resolution: int = 28, img_channels: int = 1, label_dim: int = 0, augment_dim: int = 0,
         model_channels: int = 32, channel_mult: Sequence[int] = (1, 2, 2), num_blocks: int = 2,
