@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def test_every_notebook_has_the_link_the_cell_and_the_t4_that_pyproject_asks_for
     owner = ADDRESS.removeprefix("https://github.com/")
     assert link == f"https://colab.research.google.com/github/{owner}/blob/{REF}/notebooks/{path.name}"
     cell = notebook.cells[1]
-    assert f"git+{ADDRESS}@{REF}" in cell.source
-    assert len([line for line in cell.source.splitlines() if line]) == 3
+    assert f"{ADDRESS}/archive/{REF}.tar.gz" in cell.source
+    assert len([line for line in cell.source.splitlines() if line]) == 4
     assert cell.metadata.jupyter.source_hidden
     assert (notebook.metadata.accelerator, notebook.metadata.colab.gpuType) == ("GPU", "T4")
 
@@ -55,7 +56,7 @@ def test_another_address_or_version_reaches_link_and_cell_and_nothing_else(untou
     monkeypatch.setattr(colab, "repository", lambda: ("https://github.com/someone/else", "v9.9"))
     colab.add_colab(untouched, "00_a.ipynb")
     assert "github/someone/else/blob/v9.9/notebooks/00_a.ipynb" in untouched.cells[0].source
-    assert "https://github.com/someone/else@v9.9" in untouched.cells[1].source
+    assert "https://github.com/someone/else/archive/v9.9.tar.gz" in untouched.cells[1].source
     assert not any(old in cell.source for old in (ADDRESS, REF) for cell in untouched.cells)
     assert untouched.cells[2:] == before.cells[2:]
     monkeypatch.undo()
@@ -74,7 +75,9 @@ def test_one_command_brings_all_notebooks_up_to_date_without_executing_them(run,
     assert run("course", "--colab")[1] == ""
 
 
-@pytest.mark.parametrize(("there", "asked"), [("a package", False), ("a mere folder", True), ("nothing", True)])
+@pytest.mark.parametrize(
+    ("there", "asked"), [("a package", False), ("a mere folder", True), ("nothing", True), ("the repository", False)]
+)
 def test_the_cell_asks_pip_only_where_the_package_is_missing(tmp_path, monkeypatch, there, asked):
     """A folder of that name, such as a clone's parent, is no package, though Python would import it."""
     content = tmp_path / "con tent ü"
@@ -83,6 +86,9 @@ def test_the_cell_asks_pip_only_where_the_package_is_missing(tmp_path, monkeypat
         (content / "edm_lesson" / "__init__.py").write_text("raise RuntimeError('imported, which takes time')")
     elif there == "nothing":
         (content / "edm_lesson").rmdir()
+    elif there == "the repository":  # and another Python's kernel: the network is not what is missing
+        (tmp_path / "edm_lesson" / "course").mkdir(parents=True)
+    monkeypatch.chdir(content)
     monkeypatch.setattr(sys, "path", [str(content), *[place for place in sys.path if not find_in(place)]])
     monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder)])
     for name in [name for name in sys.modules if name.partition(".")[0] == "edm_lesson"]:
@@ -93,7 +99,7 @@ def test_the_cell_asks_pip_only_where_the_package_is_missing(tmp_path, monkeypat
         shell.run_cell(colab.set_up_cell()).raise_error()
     finally:
         InteractiveShell.clear_instance()
-    assert requests == ([f'install -q "edm_lesson @ git+{ADDRESS}@{REF}"'] if asked else [])
+    assert requests == ([f'install -q "edm_lesson @ {ADDRESS}/archive/{REF}.tar.gz"'] if asked else [])
 
 
 def find_in(place):
@@ -113,13 +119,14 @@ def bare_python(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
-    """A bare repository of this folder as it is now, tagged with its version."""
-    path = tmp_path_factory.mktemp("repository") / "repository.git"
-    environment = {**os.environ, "GIT_DIR": str(path), "GIT_WORK_TREE": str(ROOT)}
-    me = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "core.compression=0"]
-    for command in (["init", "--quiet"], ["add", "--all", "."], [*me, "commit", "--quiet", "-m", "x"], ["tag", REF]):
-        subprocess.run(["git", *command], cwd=ROOT, env=environment, check=True)
+def archive(tmp_path_factory):
+    """An archive of this folder as it is now, without what git ignores, as the code host makes one of a version."""
+    path = tmp_path_factory.mktemp("archive") / f"{REF}.tar.gz"
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    with tarfile.open(path, "w:gz", compresslevel=1) as file:
+        for name in filter(None, names):
+            file.add(ROOT / name, f"edm_lesson-{REF}/{name}")
     return path
 
 
@@ -131,12 +138,13 @@ print(edm_lesson.__file__, len(find_notebooks()))
 
 
 @pytest.mark.installs
-def test_a_notebook_runs_where_only_its_cell_brings_the_package(bare_python, repository, tmp_path, monkeypatch):
+def test_a_notebook_runs_where_only_its_cell_brings_the_package(bare_python, archive, tmp_path, monkeypatch):
     """The address leads to this folder, as it is now; pip builds the wheel from it, torch stays as it is."""
     for name in [name for name in os.environ if name.startswith(("EDM_LESSON", "PYTHON", "JUPYTER", "VIRTUAL_ENV"))]:
         monkeypatch.delenv(name)
-    moved = {"COUNT": "1", "KEY_0": f"url.file://{repository}.insteadOf", "VALUE_0": ADDRESS}
     notebook = nbformat.read(course.find_notebooks("02")[0], as_version=4)
+    notebook.cells[1].source = notebook.cells[1].source.replace(f"{ADDRESS}/archive/{REF}.tar.gz", archive.as_uri())
+    assert archive.as_uri() in notebook.cells[1].source
     notebook.cells.append(nbformat.v4.new_code_cell(LOOK))
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}})
     kernel = tmp_path / "jupyter" / "kernels" / "colab"
@@ -145,7 +153,7 @@ def test_a_notebook_runs_where_only_its_cell_brings_the_package(bare_python, rep
     (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     client.kernel_name = "colab"
-    client.execute(env=os.environ | {f"GIT_CONFIG_{name}": value for name, value in moved.items()})
+    client.execute()
     place, count = notebook.cells[-1].outputs[-1].text.split()
     assert Path(place).is_relative_to(bare_python.parents[1])
     assert int(count) == len(course.find_notebooks())

@@ -44,7 +44,7 @@ def lines(text):
 
 
 def test_every_block_is_tried_here():
-    tried = ["make course", "git+https", "-m venv", "download.pytorch.org", "google.colab", "evaluate", "my_pictures"]
+    tried = ["make course", "archive/v", "-m venv", "download.pytorch.org", "google.colab", "evaluate", "my_pictures"]
     tried += ["torchrun"]
     assert sorted(BLOCKS) == sorted({text for word in tried for text in BLOCKS if word in text})
     assert len(BLOCKS) == len(tried)
@@ -66,8 +66,8 @@ def test_benchmarks_and_targets_that_are_named_exist():
 def test_what_is_installed_has_the_extras_the_address_and_the_version_that_are_written():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     address, ref = colab.repository()
-    (install, *_) = lines(block("git+https"))
-    assert install == ["pip", "install", f"edm_lesson[notebooks] @ git+{address}@{ref}"]
+    (install, *_) = lines(block("archive/v"))
+    assert install == ["pip", "install", f"edm_lesson[notebooks] @ {address}/archive/{ref}.tar.gz"]
     for extras in re.findall(r"install[^\n]*\[([\w,]+)\]", README):
         assert set(extras.split(",")) <= set(project["optional-dependencies"])
     (packages,) = lines(block("download.pytorch.org"))

@@ -22,13 +22,17 @@ def repository() -> tuple[str, str]:
 
 
 def set_up_cell() -> str:
-    """The source of the cell that installs the package where it is missing; a mere folder of its name is no package."""
+    """The source of the cell that installs the package where it is missing; a mere folder of its name is no package.
+
+    Beside the repository only the kernel is wrong, and nothing is installed. As an archive, git asks for no password.
+    """
     address, ref = repository()
     return f"""\
 from importlib.util import find_spec
+from pathlib import Path
 
-if not getattr(find_spec("edm_lesson"), "origin", None):  # on Colab and Kaggle
-    %pip install -q "edm_lesson @ git+{address}@{ref}\""""
+if not (getattr(find_spec("edm_lesson"), "origin", None) or Path("../edm_lesson/course").exists()):  # on Colab, Kaggle
+    %pip install -q "edm_lesson @ {address}/archive/{ref}.tar.gz\""""
 
 
 def add_colab(notebook: NotebookNode, name: str) -> None:
