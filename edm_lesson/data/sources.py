@@ -132,7 +132,7 @@ def _load_npz(path, img_resolution):
     try:
         if not path.is_file():
             raise ValueError("it is no file")
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(path, "r", allow_pickle=False) as archive:  # "r": what is no archive is not read whole
             unpacked = sum(entry.file_size for entry in archive.zip.infolist())
             if unpacked > max(2**30, 200 * path.stat().st_size):  # pictures don't pack as well
                 raise ValueError(f"it unpacks to {unpacked / 1e9:,.0f} GB")
