@@ -41,7 +41,6 @@ mathjax_path = "mathjax/tex-svg-full.js"  # npm: mathjax@3, whole in one file: n
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
-nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]  # sliders: their words
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
@@ -65,7 +64,7 @@ def gather():
             if path.suffix == ".md":
                 content = re.sub(r"\]\(([^)#:]+)\)", partial(point, path.parent), content.decode()).encode()
             elif path.suffix == ".ipynb":
-                content = json.dumps(without_set_up(json.loads(content))).encode()
+                content = json.dumps(to_show(json.loads(content))).encode()
             (HERE / folder / path.name).write_bytes(content)
 
 
@@ -77,11 +76,17 @@ def point(folder, link):
     return f"]({PROJECT['urls']['Repository']}/blob/v{PROJECT['version']}/{path.relative_to(ROOT).as_posix()})"
 
 
-def without_set_up(notebook):
-    """Leave out what JupyterLab hides."""
+def to_show(notebook):
+    """Leave out what JupyterLab hides, and of outputs all but pictures and text: a page would run it.
+
+    Of sliders, their words stay.
+    """
+    notebook["metadata"].pop("widgets", None)
     notebook["cells"] = [
         cell for cell in notebook["cells"] if not cell["metadata"].get("jupyter", {}).get("source_hidden")
     ]
+    for output in [output for cell in notebook["cells"] for output in cell.get("outputs", []) if "data" in output]:
+        output["data"] = {kind: output["data"][kind] for kind in ("image/png", "text/plain") if kind in output["data"]}
     return notebook
 
 

@@ -22,6 +22,19 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
     "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page, also those out of sight
 }
+LAB = """
+import os, signal, sys, threading
+from jupyterlab.labapp import main
+
+
+def end_with_the_tests():
+    sys.stdin.read()  # until the other end is closed, by whatever ended the tests
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+threading.Thread(target=end_with_the_tests, daemon=True).start()
+main()
+"""
 FOLDERS = ("LAB_SETTINGS", "LAB_WORKSPACES", "_CONFIG", "_DATA", "_RUNTIME")
 
 
@@ -55,8 +68,9 @@ def lab(tmp_path_factory):
     options += ["--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True"]
     with (home / "log").open("w") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", *options],
+            [sys.executable, "-c", LAB, *options],
             env=environment,
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
