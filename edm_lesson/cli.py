@@ -147,8 +147,8 @@ def curves(
 
     Example: edm-lesson curves runs/lesson runs/mine
     """
-    from edm_lesson import plots
     from edm_lesson.data.files import check_output, written
+    from edm_lesson.plots.lines import curves, smooth
     from edm_lesson.training.run import read_metrics
 
     out, lines = out if out.suffix else out.with_suffix(".png"), {}
@@ -157,9 +157,9 @@ def curves(
         metrics = read_metrics(run)
         if not metrics:
             raise LessonError(f"{run} has no metrics yet: training.log_every images must be trained on first.")
-        lines[str(run)] = [line["images"] for line in metrics], plots.smooth([line["loss"] for line in metrics])
+        lines[str(run)] = [line["images"] for line in metrics], smooth([line["loss"] for line in metrics])
     with written(out) as part:
-        plots.curves(lines, "images", "loss, smoothed", logx=True).savefig(part)
+        curves(lines, "images", "loss, smoothed", logx=True).savefig(part)
     print(f"{out} shows the loss of {', '.join(lines)}")
 
 

@@ -20,7 +20,7 @@ from edm_lesson import LessonError
 from edm_lesson.checkpoints import load_checkpoint, load_denoiser, previous_path
 from edm_lesson.config import load_config
 from edm_lesson.data import Images, normalize
-from edm_lesson.plots import smooth
+from edm_lesson.plots.lines import smooth
 from edm_lesson.training import Trainer, images_in
 from edm_lesson.training import run as runs
 from edm_lesson.training import trainer as trainers

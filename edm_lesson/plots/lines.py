@@ -1,4 +1,4 @@
-"""Pictures of numbers: curves, levels, bars, heat maps."""
+"""Pictures of numbers: curves, paths, levels, bars, heat maps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from itertools import cycle
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from edm_lesson.plots import style
@@ -20,13 +19,12 @@ def smooth(values: Sequence[float], window: int = 10) -> list[float]:
 @style.picture
 def curves(
     lines: style.Lines, xlabel: str, ylabel: str, logx: bool = False, logy: bool = False, size: style.Pair = (7, 3.2),
-    draws: Tensor | None = None, **settings: Any
+    **settings: Any
 ) -> style.Figure:  # fmt: skip
     """Lines in one picture, told apart by color and marker; where y holds several values at each x, with error bars.
 
     `settings` are those of matplotlib's `Axes.set`. `xlim` and `ylim` hold the axes fixed, so that a slider moves the
-    lines and not the axes; with both, the legend has its place below. `draws` (N,), such as the noise levels of
-    training, are shown behind the lines as a grey histogram, over the logarithmic axis that `xlim` holds fixed.
+    lines and not the axes; with both, the legend has its place below.
     """
     fig, axis = style.figure(size)
     style.chart(axis, lines, "x" * logx + "y" * logy, xlabel=xlabel, ylabel=ylabel, **settings)
@@ -37,14 +35,6 @@ def curves(
         style.legend_below(fig, axis)
     elif len(lines) > 1:
         axis.legend()
-    if draws is not None:
-        behind = axis.twinx()
-        counts, edges = np.histogram(draws, np.geomspace(*settings["xlim"], 61))
-        behind.stairs(100 * counts / len(draws), edges, fill=True, color="0.85")
-        behind.set_ylabel("draws in a bin (%, grey)")
-        behind.grid(False)
-        behind.tick_params(length=0)
-        axis.set(zorder=1, facecolor="none")
     return fig
 
 
@@ -65,6 +55,31 @@ def curve_panels(
 
 
 @style.picture
+def dashboard(
+    panels: Mapping[str, tuple[style.Lines, str, str]], images: Tensor | None = None, title: str = ""
+) -> style.Figure:
+    """A row of small pictures of lines, each with axes of its own, above `images` (B, C, H, W) under a `title`.
+
+    `panels`: {name: (lines {name: (x, y)}, label of x, which axes are logarithmic: "", "x", "y" or "xy")}.
+    """
+    width, legend = 3.0 * len(panels), 0.35 if any(len(lines) > 1 for lines, _, _ in panels.values()) else 0
+    strip = 0 if images is None else (width - 0.2) / len(images)  # its height
+    below = legend + (strip + 0.4 if strip else 0)
+    height = 2.2 + below
+    fig, _ = style.figure((width, height), 1, len(panels), (0.63, 0.12, 0.5, 0.3), below)
+    for axis, (name, (lines, xlabel, logarithmic)) in zip(fig.axes, panels.items(), strict=True):
+        style.chart(axis, lines, logarithmic, title=name, xlabel=xlabel)
+        axis.minorticks_off()  # and few others: they take most of the time
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.get_major_locator().set_params(**{"numticks" if scale.get_scale() == "log" else "nbins": 4})
+    style.legend_below(fig, fig.axes[0])
+    if images is not None:
+        axis = fig.add_axes((0.1 / width, (legend + 0.05) / height, 1 - 0.2 / width, strip / height))
+        style.show_images(axis, images, len(images), title)
+    return fig
+
+
+@style.picture
 def progress(losses: style.Lines, images: Tensor, title: str = "") -> style.Figure:
     """How training goes: `losses`, {name: (images seen, loss)}, on the left, and images (B, C, H, W) on the right."""
     fig, (left, right) = style.figure((8.5, 3.4), 1, 2, width_ratios=[1.5, 1])
@@ -75,16 +90,44 @@ def progress(losses: style.Lines, images: Tensor, title: str = "") -> style.Figu
 
 
 @style.picture
+def paths(panels: Mapping[str, tuple], highlight: int | None = None) -> style.Figure:
+    """Solutions x(t) side by side, {title: (t (T,), x (T, B), label of t, label of x, ...)}; t falls to the right.
+
+    Path number `highlight` is drawn bold. More may be given: {marker: (t, x)}, of which a dashed line joins the first
+    two; then places (G,) and the density (G, T) there, drawn in grey relative to its largest value at each t.
+    """
+    size = (3.3 * len(panels), 3.3) if len(panels) > 1 else (7, 3.4)
+    fig, _ = style.figure(size, 1, len(panels), (0.72, 0.15, 0.55, 0.3))
+    for axis, (title, (t, x, xlabel, ylabel, *more)) in zip(fig.axes, panels.items(), strict=True):
+        marks, *shade = more or [{}]
+        axis.plot(t, x, color="0.25" if shade else "0.65", linewidth=1)
+        if highlight is not None:
+            axis.lines[highlight].set(color=style.BLUE, linewidth=2.5, zorder=3)
+        if marks:
+            axis.plot(*zip(*list(marks.values())[:2], strict=True), "--", color=style.RED, linewidth=2, zorder=4)
+        look = {"color": style.RED, "markeredgecolor": "white", "clip_on": False, "zorder": 5}
+        for marker, place in marks.items():
+            axis.plot(*place, marker, markersize=18 if marker == "*" else 8, **look)
+        axis.set(xlim=(t.max().item(), 0), title=title, xlabel=xlabel, ylabel=ylabel)
+        if shade:
+            places, density = shade
+            density = density / density.amax(0).clamp(min=1e-12)
+            axis.contourf(t, places, density, levels=8, cmap="Greys", vmin=0, vmax=2.4)
+            axis.grid(False)
+    return fig
+
+
+@style.picture
 def dot_plot(
     groups: Mapping[str, Sequence[float]], xlabel: str, logx: bool = False, means: bool = True
 ) -> style.Figure:
     """What was measured of {name: one value a seed}, a row each: a mark a seed, and a line at their mean."""
     fig, axis = style.figure((7 if means else 8, 0.9 + 0.4 * len(groups)))
-    looks = [(style.COLORS[0], "o")] if means else zip(style.COLORS, style.MARKERS, strict=True)
+    looks = [(style.BLUE, "o")] if means else zip(style.COLORS, style.MARKERS, strict=True)
     for row, ((name, values), (color, marker)) in enumerate(zip(groups.items(), cycle(looks), strict=False)):
         axis.plot(values, [row] * len(values), marker, color=color, markersize=6, alpha=0.8, label=name)
         if means:
-            axis.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], "-", color=style.COLORS[1], linewidth=2)
+            axis.plot([fmean(values)] * 2, [row - 0.28, row + 0.28], "-", color=style.RED, linewidth=2)
     style.chart(axis, {}, "x" * logx, ylim=(len(groups) - 0.5, -0.5), xlabel=xlabel)
     axis.set_yticks(range(len(groups)), groups)
     return fig

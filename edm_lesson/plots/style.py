@@ -35,6 +35,7 @@ STYLE = {  # over matplotlib's default
 # Four of Wong's palette, black and a wine red: told apart by colour-blind readers and, with 3:1, against white.
 # Markers tell lines apart without colour.
 COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#882255"]
+BLUE, RED = COLORS[:2]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 
 Numbers: TypeAlias = Sequence[float] | Tensor
