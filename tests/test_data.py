@@ -375,6 +375,7 @@ def test_an_npz_file_of_another_size_is_refused_and_not_padded(height, width, tm
         ({"name": "mnist", "split": "dev"}, "split is 'dev'"),
         ({"name": "mnist", "img_resolution": 20}, "img_resolution is 20; it must be a whole number, 28 or more"),
         ({"name": ".", "img_resolution": 0}, "img_resolution is 0; it must be a whole number, 1 or more"),
+        ({"name": ".", "img_channels": 2}, r"img_channels is 2; pictures of a folder have 1 or 3"),
         ({"name": "mnist", "img_channels": 3}, r"mnist has 1 channel\(s\), and img_channels is 3"),
         ({"name": "mnist", "img_channels": 2}, r"mnist has 1 channel\(s\), and img_channels is 2"),
         ({"name": "mnist", "device": "toaster"}, "device is 'toaster'"),
@@ -606,8 +607,9 @@ def test_an_npz_file_that_unpacks_to_gigabytes_or_is_no_file_is_refused(tmp_path
 def test_sizes_that_no_memory_holds_are_refused_at_once(tmp_path, mnist):
     noise(tmp_path / "a.png")
     for name in ("mnist", tmp_path):
-        with pytest.raises(LessonError, match=r"images of \(\d, 3000000, 3000000\) take .* GB, which aren't there"):
-            load_images(name, img_resolution=3_000_000)
+        for size in (10**7, 10**30):
+            with pytest.raises(LessonError, match=rf"images of \(\d, {size}, {size}\) take .* GB, which aren't there"):
+                load_images(name, img_resolution=size)
 
 
 def test_sets_in_the_cache_are_verified_and_extracted_ones_are_not_trusted(places, monkeypatch, no_network):

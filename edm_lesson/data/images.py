@@ -99,7 +99,7 @@ def empty_pixels(*shape: int, device: torch.device | str = "cpu") -> Tensor:
     """Room for uint8 pixels of that `shape`, N, C, H, W; says so where the memory can't hold them."""
     try:
         return torch.empty(shape, dtype=torch.uint8, device=device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:  # the latter for numbers that are too long
         found = f"{shape[0]:,} images of {shape[1:]} take {math.prod(shape) / 1e9:,.0f} GB, which aren't there"
         raise LessonError(f"{found}: give fewer, or smaller ones (data.img_resolution).") from error
 

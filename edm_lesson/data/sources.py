@@ -42,13 +42,9 @@ def cache_folder() -> Path:
 
 
 def load_images(
-    name: str | Path,
-    split: str = "train",
-    *,
-    img_resolution: int | None = None,
-    img_channels: int | None = None,
+    name: str | Path, split: str = "train", *, img_resolution: int | None = None, img_channels: int | None = None,
     device: torch.device | str = "cpu",
-) -> Images:
+) -> Images:  # fmt: skip
     """A data set as one uint8 tensor.
 
     Parameters
@@ -74,6 +70,8 @@ def load_images(
     elif name in NAMED_SETS:
         images = _download(name, split)
     elif (path := Path(os.path.expanduser(name))).is_dir():
+        if img_channels not in (None, 1, 3):
+            raise ValueError(f"img_channels is {img_channels}; pictures of a folder have 1 or 3.")
         images = load_folder(path, img_resolution, "L" if img_channels == 1 else "RGB")
     elif path.suffix == ".npz":
         images = _load_npz(path, img_resolution)
