@@ -54,7 +54,7 @@ def main() -> None:
 def _end(message):
     """Exit with `message` in one line of a few hundred characters."""
     message = visible(message)
-    sys.exit(f"edm-lesson: {message if len(message) < 700 else f'{message[:450]} […] {message[-200:]}'}")
+    sys.exit(f"edm-lesson: {message if len(message) < 500 else f'{message[:300]} […] {message[-150:]}'}")
 
 
 @app.callback(invoke_without_command=True)
@@ -198,10 +198,11 @@ def sample(
     check_count("num_samples", num_samples, maximum=10_000 if out.suffix == ".png" else 10**12)
     check_churn(s_churn, s_min, s_max, s_noise)
     classes: Sequence[int] = parse_labels(labels) if labels is not None else ()
-    if film and (out.suffix == ".npz" or num_samples > min(batch_size, 16)):
-        raise ValueError(f"--film draws at most 16 images of one batch as a .png, not {num_samples} as {out}.")
+    if film and (out.suffix == ".npz" or num_samples > min(batch_size, 16) or num_steps > 1000):
+        wanted = f"{num_samples} in {num_steps} steps as {out}"
+        raise ValueError(f"--film draws at most 16 images of one batch, in 1000 steps, as a .png, not {wanted}.")
     denoiser = load_denoiser(checkpoint, device)
-    word = sampler or denoiser.config.design.sampler
+    word = denoiser.config.design.sampler if sampler is None else sampler
     check_choice("--sampler", word, SAMPLERS)
     if rho is not None and word not in ("edm", "dpmpp_2m"):
         raise ValueError(f"--rho is {rho}, but the noise levels of {word} have none; leave it out, or take edm.")
@@ -268,10 +269,10 @@ def evaluate(
         check_output(plot, *PICTURES, name="--plot")
     denoiser = load_denoiser(checkpoint, device)
     points = sweep_points(
-        design=sampler.split(",") if sampler else [denoiser.config.design.sampler],
-        solver=solver.split(",") if solver else [None],
+        design=[denoiser.config.design.sampler] if sampler is None else sampler.split(","),
+        solver=[None] if solver is None else solver.split(","),
         num_steps=numbers("--num-steps", num_steps, int),
-        sigma_max=numbers("--sigma-max", sigma_max) if sigma_max else [None],
+        sigma_max=[None] if sigma_max is None else numbers("--sigma-max", sigma_max),
         rho=numbers("--rho", rho),
         S_churn=numbers("--S-churn", s_churn),
     )
@@ -292,7 +293,7 @@ def evaluate(
 def study(
     name: Annotated[str, typer.Argument(help="ablation (the paper's Table 2 on MNIST) or choices (MNIST's own).")],
     only: Annotated[str | None, typer.Option(help="Rows, such as A,D; default: all.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many times to train each row, each with another seed.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many times to train each row, each with another seed.")] = 1,
     images: Annotated[int | None, typer.Option(help="Train each on so many images; default: the study's own.")] = None,
     num_samples: Annotated[int, typer.Option(help="Digits per run; ratios of other numbers differ.")] = 2000,
     status: Annotated[bool, typer.Option("--status", help="Only say what is done and what is missing.")] = False,
@@ -307,7 +308,7 @@ def study(
     from edm_lesson.evaluation import Judge
     from edm_lesson.evaluation.study import load_study, results_of, run_study, study_table
 
-    rows = only.split(",") if only else ()
+    rows = () if only is None else only.split(",")
     chosen, out = load_study(name, images, rows), out or Path("runs", "studies", name)
     print(study_table(chosen, results_of(chosen, out, seeds, num_samples), seeds))
     if status:

@@ -114,10 +114,11 @@ class TrainingConfig:
     sample_every: int = 64_000
 
     def __post_init__(self) -> None:
-        for name in ("images", "batch_size", "log_every", "save_every"):
-            check_count(f"training.{name}", getattr(self, name))
+        for name in ("images", "log_every", "save_every"):
+            check_count(f"training.{name}", getattr(self, name), maximum=10**15)
         for name in ("warmup", "ema_half_life", "sample_every"):
             check_count(f"training.{name}", getattr(self, name), minimum=0)
+        check_count("training.batch_size", self.batch_size, maximum=10**6)
         check_count("training.seed", self.seed, minimum=0, maximum=2**32 - 1)
         check_number("training.learning_rate", self.learning_rate, above=0)
         check_number("training.ema_rampup", self.ema_rampup, above=0)

@@ -79,7 +79,7 @@ def test_a_model_is_sampled_by_another_sampler_than_its_own(run, tmp_path, sampl
         (["--sampler", "ddim"], "sampler is 'ddim'; it must be one of"),
         (["--sampler", "dpmpp_2m", "--S-churn", "10"], "dpmpp_2m takes neither S_churn nor another solver"),
         (["--sampler", "vp", "--rho", "5"], "--rho is 5.0, but the noise levels of vp have none"),
-        (["--film"], "--film draws at most 16 images of one batch as a .png, not 64"),
+        (["--film"], "--film draws at most 16 images of one batch, in 1000 steps, as a .png, not 64"),
         (["--device", "toaster"], "toaster"),
     ],
 )

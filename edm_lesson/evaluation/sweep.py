@@ -31,12 +31,12 @@ def sweep_points(**choices: Sequence) -> list[Row]:
     The solver and the sigma_max None are the design's own; rho becomes None where the design has no use for it.
     """
     points: list[Row] = []
-    check_count("number of settings", math.prod(map(len, choices.values())), maximum=10_000)
+    check_count("the number of settings", math.prod(map(len, choices.values())), maximum=10_000)
     for values in product(*(SETTINGS | choices).values()):
         point = dict(zip(SETTINGS, values, strict=True))
         check_choice("sampler", point["design"], SAMPLERS)
         design = SAMPLERS[point["design"]]
-        point["solver"] = point["solver"] or design.solver
+        point["solver"] = design.solver if point["solver"] is None else point["solver"]
         point["sigma_max"] = design.sigma_max if point["sigma_max"] is None else point["sigma_max"]
         check_levels(design.sigma_min, point["sigma_max"], point["num_steps"], point["rho"])
         given = {"solver": point["solver"], "S_churn": point["S_churn"], "randn_like": torch.zeros_like}
