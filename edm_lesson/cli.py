@@ -293,7 +293,9 @@ def evaluate(
 def study(
     name: Annotated[str, typer.Argument(help="ablation (the paper's Table 2 on MNIST) or choices (MNIST's own).")],
     only: Annotated[str | None, typer.Option(help="Rows, such as A,D; default: all.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many times to train each row, each with another seed.")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many times to train each row, each with another seed.")
+    ] = 1,
     images: Annotated[int | None, typer.Option(help="Train each on so many images; default: the study's own.")] = None,
     num_samples: Annotated[int, typer.Option(help="Digits per run; ratios of other numbers differ.")] = 2000,
     status: Annotated[bool, typer.Option("--status", help="Only say what is done and what is missing.")] = False,

@@ -1,5 +1,6 @@
 """The command line does what it says, and tells users what to mend in one sentence."""
 
+import io
 import itertools
 import json
 import os
@@ -13,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from edm_lesson import __version__, cli, data
+from edm_lesson import LessonError, __version__, cli, data, evaluation, samplers
 from edm_lesson.config import load_config
-from edm_lesson.data import Images
-from edm_lesson.evaluation import judge
+from edm_lesson.data import Images, sources
+from edm_lesson.evaluation import judge, study
 from edm_lesson.evaluation.sweep import read_sweep
+from edm_lesson.training import trainer
 
 SETTINGS = ["training.images=320", "training.log_every=160", "training.sample_every=0"]
 TINY = ["--config", "smoke", "--device", "cpu", *[part for setting in SETTINGS for part in ("--set", setting)]]
@@ -278,6 +280,155 @@ def test_impossible_training_is_refused_in_one_sentence(run, tmp_path, arguments
     assert code not in (0, None)
     assert expected in message
     assert not (tmp_path / "run").exists(), "something was written all the same"
+
+
+@pytest.fixture
+def work(monkeypatch):
+    """What was begun of the work that takes time: judging, loading images, training."""
+    begun: list[str] = []
+
+    def begin(name):
+        def stop(*_, **__):
+            begun.append(name)
+            raise LessonError("That was too late.")
+
+        return stop
+
+    monkeypatch.setattr(evaluation, "Judge", begin("judge"))
+    monkeypatch.setattr(sources, "load_images", begin("images"))
+    for module in (judge, trainer):
+        monkeypatch.setattr(module, "load_images", begin("images"))
+    monkeypatch.setattr(study, "train_in", begin("training"))
+    monkeypatch.setattr(samplers, "sample_images", begin("samples"))
+    return begun
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("evaluate --num-samples 10001", "num_samples is 10001; it must be a whole number from 2 to 10000"),
+        ("evaluate --batch-size 0", "batch_size is 0; it must be a whole number from 1 to 10000"),
+        ("evaluate --batch-size 1000000000", "batch_size is 1000000000; it must be a whole number from 1 to 10000"),
+        ("evaluate --seeds 1000000000", "seeds is 1000000000; it must be a whole number from 1 to 1000"),
+        ("evaluate --num-steps 10000000000", "num_steps is 10000000000; it must be a whole number from 1 to 10000"),
+        (f"evaluate --num-steps {','.join('7' * 200)} --rho {','.join('7' * 200)}", "the number of settings is 40000"),
+        ("evaluate --S-churn nan", "S_churn is nan"),
+        ("evaluate --sampler=", "sampler is ''; it must be one of"),
+        ("evaluate --solver heun,", "solver is ''"),
+        ("evaluate --sigma-max=", "--sigma-max is ''"),
+        ("evaluate --device toaster", "device is 'toaster'"),
+        ("evaluate --plot x.gif", "--plot is x.gif; it must end in .png, .svg or .pdf"),
+        ("evaluate --plot folder.png", "Can't write folder.png (it is there, and is no file)"),
+        ("evaluate --out folder.csv", "Can't write folder.csv (it is there, and is no file)"),
+        ("evaluate --out pipe.csv", "Can't write pipe.csv (it is there, and is no file)"),
+        ("evaluate --out file/x.csv", "Can't write file/x.csv (Not a directory)"),
+        ("study ablation --num-samples 10001", "num_samples is 10001"),
+        ("study ablation --only=", "row is ''; it must be one of A, B"),
+        ("study ablation --device toaster", "device is 'toaster'"),
+        ("study ablation --out file", "Can't write file/ablation.png (Not a directory)"),
+        ("curves nowhere --out x.gif", "--out is x.gif; it must end in .png, .svg or .pdf"),
+        ("curves nowhere --out folder.png", "Can't write folder.png (it is there"),
+        ("sample --out pipe.png", "Can't write pipe.png (it is there, and is no file)"),
+        ("sample --out file/x.png", "Can't write file/x.png (Not a directory)"),
+        (f"sample --out {'x' * 300}.png", "File name too long"),
+        (
+            "sample --num-samples 1000000000000000",
+            "num_samples is 1000000000000000; it must be a whole number from 1 to",
+        ),
+        ("sample --labels 0-99999999999", "--labels is '0-99999999999'; write classes as 7"),
+        (f"sample --labels {','.join(['0-99999'] * 3)}", "write classes as 7"),
+        ("sample --labels=", "--labels is ''"),
+        ("sample --S-churn nan", "S_churn is nan"),
+        ("sample --sampler=", "--sampler is ''"),
+        ("sample --film --num-samples 4 --num-steps 1001", "in 1000 steps, as a .png, not 4 in 1001 steps"),
+        ("train --set training.images=10000000000000000", "training.images is 10000000000000000; it must be a whole"),
+        ("train --set training.seed=4294967296", "training.seed is 4294967296; it must be a whole number from 0 to"),
+        ("train --set training.batch_size=10000000", "training.batch_size is 10000000; it must be a whole number"),
+        ("train --set sigma_data=[", "sigma_data=[ is not valid YAML"),
+        ("train --config pipe.csv", "There is no configuration 'pipe.csv'"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_the_work_begins(run, tmp_path, monkeypatch, work, command, expected):
+    monkeypatch.chdir(tmp_path)
+    for name in ("folder.png", "folder.csv"):
+        Path(name).mkdir()
+    os.mkfifo("pipe.csv")
+    os.mkfifo("pipe.png")
+    Path("file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    code, _, message = run(*command.split())
+    assert code not in (0, None)
+    assert expected in message
+    assert "Traceback" not in message
+    assert not work
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_messages_are_one_line_of_a_few_hundred_characters_that_a_terminal_only_shows(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    *_, message = run("sample", "--checkpoint", "\x1b[31mred\n\u202etxt\udcff")
+    assert r"There is no checkpoint \x1b[31mred\n\u202etxt\udcff; train one" in message
+    *_, message = run("train", "--set", f"network.name={'y' * 3000}")
+    assert len(message) < 500
+    assert message.startswith("edm-lesson: network.name is 'yyy")
+    assert message.endswith("it must be one of lesson, ddpmpp, ncsnpp, adm.")
+    *_, message = run("curves", "runs/пробег 😀")
+    assert "in runs/пробег 😀;" in message, "what can be printed is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "That does not fit into memory"),
+        (RuntimeError("can't allocate memory: you tried to allocate 9 bytes"), "allocate 9 bytes). Take fewer images"),
+        (RuntimeError("Could not determine home directory."), "home directory. Write the path without ~"),
+    ],
+)
+def test_what_a_machine_has_not_is_told_in_a_sentence(run, tmp_path, monkeypatch, error, words):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(samplers, "sample_images", fail)
+    assert words in run("sample", "--device", "cpu", "--out", tmp_path / "x.png")[2]
+    assert not list(tmp_path.iterdir())
+
+
+def end_of(*arguments, stdout, stderr=None):
+    """How a command ends that prints to these streams, and the text of its exit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["edm-lesson", *map(str, arguments)])
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(sys, "stderr", stderr or io.TextIOWrapper(io.BytesIO(), "utf-8"))
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code
+
+
+ONE = ["sample", "--device", "cpu", "--num-steps", 1, "--num-samples", 1, "--out"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_no_encoding_and_no_file_name_stops_a_command(tmp_path, encoding):
+    for arguments in (["sample", "--help"], ["study", "choices", "--status"], [*ONE, tmp_path / "σ\udcff.png"]):
+        printed = io.BytesIO()
+        assert end_of(*arguments, stdout=io.TextIOWrapper(printed, encoding)) == 0
+        assert printed.getvalue()
+    assert b"\\udcff.png" in printed.getvalue()
+
+
+def test_a_reader_that_has_gone_ends_a_command_quietly_and_its_work_is_kept(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stdout:
+        assert end_of(*ONE, tmp_path / "x.png", stdout=stdout) == 0
+    assert Image.open(tmp_path / "x.png").size == (84, 84)
+
+
+def test_a_command_without_streams_still_does_its_work(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", None)
+        assert end_of(*ONE, tmp_path / "x.npz", stdout=None, stderr=sys.stderr) == 0
+    assert np.load(tmp_path / "x.npz")["images"].shape == (1, 1, 28, 28)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_overrides_change_single_settings():
         ("training: {batch_size: many}", r"training\.batch_size is 'many'; it must be a whole number"),
         ("training: {batch_size: 2.5}", r"training\.batch_size is 2\.5; it must be a whole number"),
         ("training: {batch_size: true}", r"training\.batch_size is True; it must be a whole number"),
-        ("training: {batch_size: 0}", r"training\.batch_size is 0; it must be a whole number, 1 or more"),
+        ("training: {batch_size: 0}", r"training\.batch_size is 0; it must be a whole number from 1 to 1000000"),
         ("training: {learning_rate: -1}", r"training\.learning_rate is -1\.0"),
         ("training: {clip_norm: 0}", r"training\.clip_norm is 0\.0; it must be a number above 0"),
         ("training: {sample_every: -1}", r"training\.sample_every is -1; it must be a whole number, 0 or more"),

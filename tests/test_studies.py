@@ -213,7 +213,15 @@ def test_a_damaged_table_is_told_and_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"), [({"seeds": 0}, "seeds is 0"), ({"num_samples": 1}, "num_samples is 1")]
+    ("settings", "words"),
+    [
+        ({"seeds": 0}, "seeds is 0"),
+        ({"seeds": 10**9}, "seeds is 1000000000"),
+        ({"num_samples": 1}, "num_samples is 1"),
+        ({"num_samples": 10_001}, "num_samples is 10001"),
+        ({"num_steps": 0}, "num_steps is 0"),
+        ({"study": Study("tiny", "smoke", 64, {"A": ("", ["data.name=my_cats"])}), "rows": "A"}, "trained on my_cats"),
+    ],
 )
 def test_numbers_without_sense_are_refused_before_training(tmp_path, settings, words):
     with pytest.raises(ValueError, match=words):

@@ -1,13 +1,16 @@
 """Sweeps: what is measured, that a stopped one goes on without measuring twice, and what the table and picture say."""
 
 import csv
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
 
 from edm_lesson import LessonError, evaluation
+from edm_lesson.config import load_config
 from edm_lesson.data import data_folder
 from edm_lesson.designs import DESIGNS
 from edm_lesson.evaluation.sweep import KEY, read_sweep, sweep, sweep_lines, sweep_points, sweep_table
@@ -137,8 +140,10 @@ def test_a_row_that_was_cut_off_is_measured_again(tmp_path):
     rows = go(Gaussian(), judge, points, path)
     whole = path.read_text()
     path.write_text(whole[: whole.rindex("real,") - 9])
-    assert len(samples_in(path)) == 1
-    again = go(Gaussian(), judge, points, path)
+    with pytest.warns(UserWarning, match="The last line of .*x.csv is cut off and left out"):
+        assert len(samples_in(path)) == 1
+    with pytest.warns(UserWarning, match="cut off"):
+        again = go(Gaussian(), judge, points, path)
     assert judge.calls == 3
     assert [row["distance_ratio"] for row in again] == pytest.approx([row["distance_ratio"] for row in rows])
     assert path.read_text().count("\n") == whole.count("\n")
@@ -205,6 +210,62 @@ OLD_HEADINGS = (
     "weights,num_samples,design,solver,num_steps,sigma_max,rho,S_churn,seed,"
     "nfe,distance_ratio,recognised,nearest,copies,seconds\n"
 )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("w,8,edm,heun,4,80,7,0,1", "w,8,edm,heun,4,80,7,0,0", "line 3 contradicts one above"),
+        (",7,2,0.5", ",7,nan,0.5", "distance_ratio is nan"),
+        (",7,2,0.5", ",7,-2,0.5", "distance_ratio is -2"),
+        (",7,2,0.5", ",7,2,50", "recognised is 50"),
+        (",7,2,0.5", ",7,two,0.5", "could not convert string to float: 'two'"),
+        (",7,2,0.5", ",7,,0.5", "line 2 has too few or too many values"),
+        (",7,2,0.5\nw,8,edm", "w,8,edm", "line 2 has too few or too many values"),
+        ("\nw,8,edm,heun,4,80,7,0,1", "\nweights,num_samples\nw,8,edm,heun,4,80,7,0,1", "line 3 has too few"),
+        (",nfe,", ",mfe,", "its columns are"),
+    ],
+)
+def test_a_file_that_was_altered_is_refused(tmp_path, old, new, words):
+    path = tmp_path / "x.csv"
+    path.write_text(",".join(KEY) + ",nfe,distance_ratio,recognised\n" + "".join(
+        f"w,8,edm,heun,4,80,7,0,{seed},7,{ratio},0.5\n" for seed, ratio in enumerate([2, 3])
+    ))  # fmt: skip
+    assert [row["distance_ratio"] for row in read_sweep(path)] == [2, 3]
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(LessonError, match=f"holds no such measurements .*{words}"):
+        read_sweep(path)
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "large.csv").touch()
+    os.truncate(tmp_path / "large.csv", 10**9)
+    for name in ("pipe", "large"):
+        with pytest.raises(LessonError, match="it is no file of at most 100 MB"):
+            read_sweep(tmp_path / f"{name}.csv")
+
+
+def test_the_name_of_a_model_may_be_anything(tmp_path):
+    for name in ("a\nb", "\u2028", "\udcff", 'a,"b'):
+        (row,) = go(Gaussian(), Spread(), sweep_points(num_steps=(1,)), tmp_path / "x.csv", checkpoint=name)
+        assert row["num_steps"] == 1
+        (tmp_path / "x.csv").unlink()
+
+
+def test_models_of_what_is_no_digit_are_refused_unless_asked_for(tmp_path):
+    denoiser, judge, config = Gaussian(), Spread(), load_config("smoke")
+    for data, words in [({"name": "/my/cats"}, "was trained on /my/cats, but only MNIST's digits"),
+                        ({"name": "mnist", "img_resolution": 27}, "are .1, 1, 27, 27.; only digits"),
+                        ({"name": "mnist", "img_channels": 3}, "are .1, 3, 28, 28.; only digits")]:  # fmt: skip
+        denoiser.config = replace(config, data=replace(config.data, **data))
+        with pytest.raises(ValueError, match=words):
+            go(denoiser, judge, sweep_points(), tmp_path / "x.csv")
+    denoiser.config = replace(config, data=replace(config.data, name="/my/cats"))
+    assert len(go(denoiser, judge, sweep_points(num_steps=(1,)), tmp_path / "x.csv", own_digits=True)) == 1
+    denoiser.config = config
+    assert len(go(denoiser, judge, sweep_points(num_steps=(2,)), tmp_path / "x.csv")) == 1
 
 
 @pytest.mark.parametrize(

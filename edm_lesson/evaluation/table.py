@@ -44,11 +44,11 @@ class TableFile:
                 raise ValueError("it is no file of at most 100 MB")
             text = self.path.read_text(encoding="utf-8")
             whole = text[: text.rfind("\n") + 1]
-            if whole != text:
-                warnings.warn(f"The last line of {self.path} is cut off and left out.", stacklevel=3)
             lines = csv.DictReader(StringIO(whole))
             if not {*self.key, "nfe", "distance_ratio"} <= set(lines.fieldnames or ()):
                 raise ValueError(f"its columns are {', '.join(lines.fieldnames or ['none'])}")
+            if whole != text:
+                warnings.warn(f"The last line of {self.path} is cut off and left out.", stacklevel=3)
             for line in lines:
                 if None in line or None in line.values() or not line["distance_ratio"]:
                     raise ValueError(f"line {lines.line_num} has too few or too many values")
