@@ -148,6 +148,22 @@ def test_the_notebooks_know_the_settings_and_are_stored_with_the_shortest():
                 assert f'"{name}"' in cell.source, f"{path.name} doesn't say what {name} does"
 
 
+def test_numbers_that_a_parameter_must_keep_to_are_asserted_with_words_where_they_are_first_used():
+    limits = 0
+    for path in course.find_notebooks():
+        cells = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+        (given,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+        for name, low in re.findall(
+            r"(?m)^(\w+) = \d.*?(?:at least )?\b([\d_]+)(?: or more| to [\d_]+)?$", given.source
+        ):
+            limits += 1
+            first = next(cell.source for cell in cells if cell is not given and name in cell.source)
+            check = first[: first.index(name) + len(name)].splitlines()[-1]
+            assert check.startswith("assert "), f"{path.name} uses {name} before it looks at it"
+            assert re.search(rf"(?m)^{re.escape(check)}.*{low}|^assert {low} <= {name}", first)
+    assert limits >= 5
+
+
 @pytest.fixture
 def another_python(tmp_path, monkeypatch):
     """A kernel called `python3` that starts nothing; whether it was started shows in the file that is returned."""
