@@ -442,9 +442,11 @@ def test_links_to_classes_and_pictures_count_and_loops_end(tmp_path):
     assert (images.class_names, images.labels.tolist()) == (("birds", "cats", "dogs"), [0, 1, 2, 2])
     assert not images.notes
     (tmp_path / "set" / "dogs" / "all").symlink_to(tmp_path / "set")
+    (tmp_path / "set" / "hounds").symlink_to("dogs")
+    (tmp_path / "set" / "mice").mkdir()
     images = load_images(tmp_path / "set")
     assert len(images) == 4
-    assert images.notes == ("left out: 1 linked to a folder that was read already",)
+    assert images.notes == ("left out: 2 linked to a folder that was read already", "no picture in hounds, mice")
 
 
 def test_a_folder_with_the_name_of_a_picture_is_a_folder(tmp_path):
@@ -510,6 +512,8 @@ def test_grey_made_of_colours_and_further_frames_are_counted(tmp_path):
         frames[0].save(tmp_path / f"one.{suffix}")
     images = load_images(tmp_path)
     assert images.notes == ("several pictures in a file, the first taken: 4",)
+    first = torch.from_numpy(np.array(frames[0])).expand(3, -1, -1)
+    assert [torch.equal(each, first) for each in images.pixels[:3]] == [True] * 3, "of .gif, .png and .tif"
     frames[0].save(tmp_path / "a.webp", lossless=True)
     assert "several pictures in a file, the first taken: 3" in load_images(tmp_path, img_channels=1).notes
     noise(tmp_path / "photos" / "a.jpg")

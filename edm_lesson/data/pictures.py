@@ -39,6 +39,9 @@ def load_folder(folder: Path, img_resolution: int | None, mode: str) -> Images:
     pixels, changed = _read_all(files, img_resolution, mode)
     notes += [f"{what}: {count:,}" for what, count in changed.items()]
     names = [name for parts in classes for name in parts]
+    folders = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] != "."]
+    if empty := [visible(name) for name in folders if names and name not in names]:
+        notes.append(f"no picture in {', '.join(empty[:9])}{', …' * (len(empty) > 9)}")
     if splits := {"train", "test", "valid", "val", "validation"} & {name.lower() for name in names}:
         notes.append(f"are {', '.join(sorted(splits))} classes? To train on one of them, give its folder")
     number = {name: label for label, name in enumerate(classes)}
