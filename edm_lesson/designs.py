@@ -41,12 +41,8 @@ class Design:
         """
         wanted = (settings.pop(name, getattr(self, name)) for name in ("sigma_min", "sigma_max"))
         span = clip_range(denoiser, *wanted)
-        return {
-            "levels": self.levels(num_steps, *span, **settings),
-            "schedule": self.schedule.from_range(*span),
-            "scale": self.scale,
-            "solver": self.solver,
-        }
+        fitted = {"levels": self.levels(num_steps, *span, **settings), "schedule": self.schedule.from_range(*span)}
+        return fitted | {"scale": self.scale, "solver": self.solver}
 
     def sample(
         self, denoiser: Denoiser, latents: Tensor, class_labels: Tensor | None = None, **settings: Any

@@ -117,9 +117,8 @@ def test_pictures_are_drawn_from_tensors_on_any_device_and_with_gradients():
     drawn = [
         plots.image_grid(images),
         plots.strip([images, images], ["x", "D"]),
-        plots.panels([images[0], there(torch.eye(8))], ["x", "weights"], mark=(4, 4)),
+        plots.panels([images[0], there(torch.eye(8))], ["x", "weights"], box=(4, 4, 1, 2)),
         plots.histograms([images], ["x"]),
-        plots.attention(images[0], images[0], there(torch.ones(2, 2)), (0, 0)),
         plots.curves({"a": (level, level)}, "σ", "loss", logx=True),
         plots.steps({"a": level}),
         plots.heatmap(there(torch.eye(2)), "x", "y"),

@@ -213,13 +213,8 @@ class NCSNpp(DDPMpp):
     adds to its features what a convolution makes of the level above, the topmost of the image. Parameters: `PaperUNet`.
     """
 
-    style = replace(
-        DDPMpp.style,
-        embedding=FourierEmbedding,
-        channel_mult_noise=2,
-        residual_encoder=True,
-        resample_filter=(1, 3, 3, 1),
-    )
+    style = replace(DDPMpp.style, embedding=FourierEmbedding, channel_mult_noise=2)
+    style = replace(style, resample_filter=(1, 3, 3, 1), residual_encoder=True)
 
 
 class ADM(PaperUNet):

@@ -4,5 +4,5 @@ No figure is in pyplot's list, so that a notebook shows it once, and tensors may
 (B, C, H, W) in [-1, 1]; what lies outside is clipped.
 """
 
-from edm_lesson.plots.images import attention, clouds, field, histograms, image_grid, panels, shapes, strip, transformed
+from edm_lesson.plots.images import clouds, field, histograms, image_grid, panels, shapes, strip, transformed
 from edm_lesson.plots.lines import bars, curve_panels, curves, dashboard, dot_plot, heatmap, paths, progress, steps

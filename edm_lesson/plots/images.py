@@ -52,19 +52,21 @@ def strip(
 
 @style.picture
 def panels(
-    images: Sequence[Tensor], titles: Sequence[str], size: float = 2.2, heading: str = "",
-    mark: style.Pair | None = None
-) -> style.Figure:  # fmt: skip
+    images: Sequence[Tensor], titles: Sequence[str], size: float = 2.2, heading: str = "", box: Sequence[int] = ()
+) -> style.Figure:
     """A row of images (C, H, W) or matrices (H, W), each under its title; `heading` stands above all of them.
 
-    Matrices are drawn from 0, dark, to their largest entry. `mark` is a pixel, (row, column).
+    Matrices are drawn from 0, dark, to their largest entry. On each, `box` frames the pixels from a row and
+    a column on: (row, column, height, width).
     """
     top = 0.6 if heading else 0.35
     fig, _ = style.figure((len(images) * size, size + top), 1, len(images), (0.05, 0.05, 0.05, top))
     for axis, image, title in zip(fig.axes, images, titles, strict=True):
         style.show_image(axis, image, title)
-        if mark:
-            axis.plot(*reversed(mark), "+", color="white", markersize=9)
+        if box:
+            row, column, height, width = box
+            frame = {"fill": False, "edgecolor": style.RED, "linewidth": 2}
+            axis.add_patch(Rectangle((column - 0.5, row - 0.5), width, height, **frame))
     if heading:
         fig.suptitle(heading)
     return fig
@@ -83,20 +85,6 @@ def histograms(batches: Sequence[Tensor], titles: Sequence[str], limit: float = 
         below.stairs(*shares, fill=True, color="0.35")
         below.set(xlim=(-limit, limit), yticks=[], xlabel="pixel value")
     axes[1, 0].set_ylabel("how often")
-    return fig
-
-
-@style.picture
-def attention(image: Tensor, clean: Tensor, weights: Tensor, cell: style.Pair, title: str = "") -> style.Figure:
-    """Where one `cell` of a network's grid looks: `image` (1, H, W) with that cell, and `weights` (h, w), brighter the
-    larger, under the outline of the `clean` image (1, H, W)."""
-    height, width = (pixels // cells for pixels, cells in zip(image.shape[-2:], weights.shape, strict=True))
-    looks = weights.repeat_interleave(height, 0).repeat_interleave(width, 1)
-    fig = panels([image, looks], ["what the network is given", "where the cell looks"], 2.6, title)
-    for axis in fig.axes:
-        corner = (cell[1] * width - 0.5, cell[0] * height - 0.5)
-        axis.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=style.RED, linewidth=2.5, zorder=5))
-    fig.axes[1].contour(clean[0], levels=[0.0], colors="white", linewidths=1.5)
     return fig
 
 
