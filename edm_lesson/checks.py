@@ -95,15 +95,13 @@ def check_churn(S_churn: float, S_min: float, S_max: float, S_noise: float) -> N
         raise ValueError(f"S_min is {S_min!r} and S_max is {S_max!r}; churn happens between them, so there is none.")
 
 
-def check_images(name: str, x: Any, img_channels: int | None = None, like: Tensor | None = None) -> None:
-    """Refuse all but floating-point tensors (B, C, H, W), of `img_channels` channels, and of the size of `like`."""
+def check_images(name: str, x: Any, *sizes: int | None) -> None:
+    """Refuse all but floating-point tensors (B, C, H, W) with C, or C, H and W, of these `sizes`; None is any."""
     if not isinstance(x, Tensor) or x.ndim != 4 or not x.is_floating_point():
         found = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{name} is {found}; it must be a floating-point tensor (batch, channels, height, width).")
-    if img_channels is not None and x.shape[1] != img_channels:
-        raise ValueError(f"{name} has {x.shape[1]} channels, shape {tuple(x.shape)}; this model takes {img_channels}.")
-    if like is not None and x.shape[1:] != like.shape[1:]:
-        wanted = ", ".join(map(str, like.shape[1:]))
+    if any(size not in (None, found) for size, found in zip(sizes, x.shape[1:], strict=False)):
+        wanted = ", ".join(map(str, [*sizes, "height", "width"][:3]))
         raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be (batch, {wanted}).")
 
 

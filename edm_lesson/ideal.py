@@ -24,7 +24,7 @@ class IdealDenoiser:
         self.squared_norms = (images.flatten(1) ** 2).sum(1)
         self.img_channels, self.img_resolution = images.shape[1], images.shape[-1]
 
-    @checked(lambda self, x: check_images("x", x, like=self.images))
+    @checked(lambda self, x: check_images("x", x, *self.images.shape[1:]))
     def weights(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """How much each of the N images counts for each of `x` (B, C, H, W): (B, N), rows sum to 1, in their dtype."""
         y, x = self.images.flatten(1), x.flatten(1).to(self.images.dtype)

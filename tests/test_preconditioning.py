@@ -101,7 +101,7 @@ def test_labels_may_be_integers_one_hot_or_none():
     ("x", "sigma", "labels", "message"),
     [
         (torch.zeros(4, 4), 1.0, None, r"\(4, 4\)"),
-        (torch.zeros(4, 2, 4, 4), 1.0, None, "2 channels"),
+        (torch.zeros(4, 2, 4, 4), 1.0, None, r"x has shape \(4, 2, 4, 4\); it must be \(batch, 1, height, width\)"),
         (torch.zeros(4, 1, 4, 4, dtype=torch.uint8), 1.0, None, "uint8"),
         (images(), -1.0, None, "sigma contains -1.0"),
         (images(), 0, None, "sigma contains 0"),
@@ -317,7 +317,7 @@ def test_a_mean_is_taken_off_before_and_added_after_whatever_it_wraps(make_denoi
     for name in ("img_channels", "img_resolution", "label_dim", "sigma_min", "sigma_max"):
         assert getattr(denoiser, name) == getattr(inner, name)
     assert denoiser.round_sigma(0.7) == inner.round_sigma(0.7)
-    with pytest.raises(ValueError, match="x has 1 channels"):
+    with pytest.raises(ValueError, match=r"x has shape \(2, 1, 8, 8\); it must be \(batch, 3, "):
         denoiser(x[:, :1], sigma, labels)  # a mean of three channels would spread one over three
     assert denoiser.state_dict()["mean"].flatten().tolist() == mean.tolist()
     same = deepcopy(denoiser)

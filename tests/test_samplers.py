@@ -287,7 +287,7 @@ def test_noise_of_several_seeds_must_fit_the_batch():
         ({"S_min": 5, "S_max": 1}, "S_min is 5 and S_max is 1"),
         ({"latents": torch.full((1, 1, 28, 28), math.nan)}, "latents contains NaN"),
         ({"latents": torch.zeros(28, 28)}, r"latents is torch.float32 of shape \(28, 28\)"),
-        ({"latents": torch.zeros(1, 3, 28, 28)}, "latents has 3 channels"),
+        ({"latents": torch.zeros(1, 3, 28, 28)}, r"latents has shape \(1, 3, 28, 28\); it must be \(batch, 1, "),
         ({"class_labels": torch.tensor([3])}, "class_labels contains 3; this model's classes are 0 to 2"),
     ],
 )
