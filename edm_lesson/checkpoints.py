@@ -7,9 +7,12 @@ verified before a single weight is used.
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
+from stat import S_ISREG
 from typing import Any
 
 import torch
@@ -20,10 +23,11 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from edm_lesson import LessonError
+from edm_lesson.checks import check_count
 from edm_lesson.config import Config, config_from_dict
 from edm_lesson.data import choose_device, data_folder
-from edm_lesson.data.files import move, written
-from edm_lesson.designs import build_denoiser
+from edm_lesson.data.files import written
+from edm_lesson.designs import build_denoiser, count_parameters
 
 PRETRAINED = ("lesson", "lesson-conditional")
 
@@ -40,31 +44,42 @@ class Checkpoint:
         """The tensors whose names begin with `name` and a dot, without that prefix."""
         return {key[len(name) + 1 :]: tensor for key, tensor in self.tensors.items() if key.startswith(f"{name}.")}
 
-    def restore(self, name: str, module: Module) -> None:
-        """Give `module` the weights of the part `name`."""
+    def restore(self, name: str, module: Module | None = None) -> Module:
+        """Give `module`, or a new denoiser, the weights of the part `name`; returns it."""
         try:
-            module.load_state_dict(self.part(name))
-        except RuntimeError as error:
+            tensors = self.part(name)
+            if module is None:
+                if count_parameters(self.config) > sum(map(torch.numel, tensors.values())):
+                    raise ValueError("there are too few")  # before room is made for more
+                module = build_denoiser(self.config)
+            types = [{key: each.dtype for key, each in of.items()} for of in (tensors, module.state_dict())]
+            if types[0] != types[1]:
+                raise ValueError("their names or types differ")
+            module.load_state_dict(tensors)
+            return module
+        except (RuntimeError, ValueError) as error:
             found = f"The weights {name!r} of the checkpoint are not those of the network in its configuration"
             raise LessonError(f"{found}: take the version of edm_lesson that wrote it, or train again.") from error
 
 
 def save_checkpoint(
     path: str | Path, config: Config, tensors: dict[str, Tensor], keep_previous: bool = False, **state: Any
-) -> None:
+) -> str:
     """Write named `tensors`, the `config` and plain values to `path`; the rest is as in `save_tensors`."""
-    save_tensors(path, tensors, {"config": asdict(config), "state": state}, keep_previous)
+    return save_tensors(path, tensors, {"config": asdict(config), "state": state}, keep_previous)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """The `Checkpoint` in the file `path`, verified; its tensors are on the CPU.
 
-    A `LessonError` says what is wrong with the file, and offers the one before it where that is whole.
+    A `LessonError` says what is wrong with the file, and offers the one before it where that is whole and this isn't.
     """
     path = Path(path).expanduser()
     try:
         return _load_checkpoint(path)
     except LessonError as error:
+        if isinstance(error.__cause__, OSError):  # it can't be read, and may be the best there is
+            raise
         try:
             seen = _load_checkpoint(previous_path(path)).state["images_seen"]
         except LessonError:
@@ -76,20 +91,31 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _load_checkpoint(path):
-    if not path.is_file():
-        raise LessonError(f"There is no checkpoint {path}; train one: edm-lesson train --out {quote(str(path.parent))}")
     tensors, header = load_tensors(path)
-    if not header.keys() >= {"config", "state"}:
+    if not isinstance(header, dict) or not header.keys() >= {"config", "state"}:
         raise LessonError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
-    config, state = config_from_dict(header["config"], source=str(path)), header["state"]
-    offset = state.pop("offset", [])  # what version 0.1 took off the images
-    if any(offset):  # the denoiser takes that off itself today
-        config = replace(config, data=replace(config.data, center=True))
-        mean = torch.tensor(offset * (config.data.img_channels // len(offset))).reshape(-1, 1, 1)
-        for name in [name for name in tensors if not name.startswith("optimizer.")]:
-            part, _, rest = name.partition(".")
-            tensors |= {f"{part}.denoiser.{rest}": tensors.pop(name), f"{part}.mean": mean}
+    with well_formed(path):
+        config, state = config_from_dict(header["config"], source=str(path)), header["state"]
+        check_count("images_seen", state["images_seen"], minimum=0)
+        offset = state.pop("offset", [])  # what version 0.1 took off the images
+        if any(offset):  # the denoiser takes that off itself today
+            config = replace(config, data=replace(config.data, center=True))
+            mean = torch.tensor(offset * (config.data.img_channels // len(offset))).reshape(-1, 1, 1)
+            for name in [name for name in tensors if not name.startswith("optimizer.")]:
+                part, _, rest = name.partition(".")
+                tensors |= {f"{part}.denoiser.{rest}": tensors.pop(name), f"{part}.mean": mean}
     return Checkpoint(config, tensors, state)
+
+
+@contextmanager
+def well_formed(path: str | Path) -> Iterator[None]:
+    """Refuse, whatever goes wrong with it, what the file `path` holds: it is whole, but was not written here."""
+    try:
+        yield
+    except LessonError:
+        raise
+    except Exception as error:  # it may hold anything
+        raise LessonError(f"{path} is whole, but malformed ({error!r:.200}). Take another, or train again.") from None
 
 
 def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -99,14 +125,16 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give `optimizer` back what `optimizer_tensors` took, without the prefix; its settings are not changed."""
+    """Give Adam back what `optimizer_tensors` took, without the prefix; its settings are not changed."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, name = key.split(".")
-        if tensor.ndim:  # fused Adam walks through memory: moments must be laid out like their parameter
-            tensor = torch.empty_like(parameters[int(number)]).copy_(tensor)
-        state.setdefault(int(number), {})[name] = tensor
+    for number, parameter in enumerate(parameters if tensors else []):
+        step, *moments = (tensors[f"{number}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq"))
+        if any((each.shape, each.dtype) != (parameter.shape, parameter.dtype) for each in moments) or step.ndim:
+            raise ValueError(f"optimizer.{number} is not shaped like its parameter")
+        # fused Adam walks through memory: moments must be laid out like their parameter
+        first, second = (torch.empty_like(parameter).copy_(each) for each in moments)
+        state[number] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -115,38 +143,59 @@ def previous_path(path: str | Path) -> Path:
     return Path(path).with_name(f"{Path(path).stem}.previous{Path(path).suffix}")
 
 
-def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict, keep_previous: bool = False) -> None:
-    """Write named `tensors` and `header`, a dictionary of plain values, to `path` with a SHA-256 over both.
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict, keep_previous: bool = False) -> str:
+    """Write named `tensors` and `header`, a dictionary of plain values, to `path` with a SHA-256 over both, returned.
 
     An older file is replaced only once all is written; with `keep_previous` it stays at `previous_path`.
     """
-    path, previous = Path(path), previous_path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(header, sort_keys=True)
-    with written(path) as part:
-        part.write_bytes(save(tensors, {"edm_lesson": text, "digest": _digest(text, tensors)}))
-        if keep_previous and path.exists():
-            previous.unlink(missing_ok=True)
-            try:
-                os.link(path, previous)  # a second name, so that there is no moment without a file at `path`
-            except OSError:  # a disk on which a file has one name only
-                move(path, previous)
+    digest = _digest(text, tensors)
+    with written(path, previous_path(path) if keep_previous else None) as part:
+        part.write_bytes(save(tensors, {"edm_lesson": text, "digest": digest}))
+    return digest
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """The tensors, on the CPU, and the header that `save_tensors` wrote to `path`, verified."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise LessonError(f"{path} is no checkpoint, or was cut short ({error}). Take another, or train.") from error
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     if "edm_lesson" not in metadata:
         raise LessonError(f"{path} was not written by edm_lesson: it has no configuration. Load its weights by hand.")
     found, expected = _digest(metadata["edm_lesson"], tensors), metadata.get("digest")
     if found != expected:
         raise LessonError(f"{path} is damaged or was changed: its digest is {found}, not {expected}. Take another.")
-    return tensors, json.loads(metadata["edm_lesson"])
+    with well_formed(path):
+        return tensors, json.loads(metadata["edm_lesson"])
+
+
+@contextmanager
+def _opened(path):
+    """The file `path`, opened; where that can't be read, an `OSError` is the cause of the `LessonError`."""
+    try:
+        if not S_ISREG(os.stat(path).st_mode):
+            raise ValueError("it is no file")
+        with open(path, "rb"), safe_open(path, framework="pt") as file:
+            yield file
+    except (FileNotFoundError, NotADirectoryError):
+        raise LessonError(
+            f"There is no checkpoint {path}; train one: edm-lesson train --out {quote(str(Path(path).parent))}"
+        ) from None
+    except OSError as error:
+        raise LessonError(
+            f"{path} can't be read ({error.strerror or error}), and may be whole: see to the disk and who may read it."
+        ) from error
+    except (SafetensorError, ValueError) as error:
+        raise LessonError(f"{path} is no checkpoint, or was cut short ({error}). Take another, or train.") from error
+
+
+def digest_of(path: str | Path) -> str | None:
+    """The digest that stands in the checkpoint `path`; None where there is none."""
+    if not Path(path).exists():
+        return None
+    with _opened(path) as file:
+        return (file.metadata() or {}).get("digest")
 
 
 def load_denoiser(name_or_path: str | Path, device: torch.device | str | None = None) -> Module:
@@ -158,10 +207,12 @@ def load_denoiser(name_or_path: str | Path, device: torch.device | str | None = 
     folder of a training run. `device` defaults to the best there is (`data.choose_device`).
     """
     device = choose_device(device)  # refused before anything is read
-    checkpoint = load_checkpoint(find_checkpoint(name_or_path))
-    denoiser = build_denoiser(checkpoint.config)
-    checkpoint.restore("ema", denoiser)
-    denoiser.config, denoiser.class_names = checkpoint.config, tuple(checkpoint.state.get("class_names", ()))
+    path = find_checkpoint(name_or_path)
+    checkpoint = load_checkpoint(path)
+    denoiser = checkpoint.restore("ema")
+    denoiser.config = checkpoint.config
+    with well_formed(path):
+        denoiser.class_names = tuple(map(str, checkpoint.state.get("class_names", ())))
     return denoiser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
 
 
@@ -190,7 +241,7 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
 
 
 def _images_seen(path):
-    with safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
         return json.loads(file.metadata()["edm_lesson"])["state"]["images_seen"]
 
 

@@ -37,7 +37,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         _end(f"{error}. Notebooks need more than the package: pip install 'edm_lesson[notebooks]'")
     except (LessonError, ValueError, OSError) as error:
-        _end(str(error))
+        _end(" ".join([str(error), *getattr(error, "__notes__", [])]))
     except (RuntimeError, MemoryError) as error:  # PyTorch and pathlib have no errors of their own for these
         if "home directory" in str(error):
             _end(f"{error} Write the path without ~, or set HOME.")
@@ -81,11 +81,13 @@ def train(
     Example: edm-lesson train --config lesson --out runs/mine --set training.images=100000
     """
     from edm_lesson.checkpoints import load_checkpoint
+    from edm_lesson.checks import check_number
     from edm_lesson.config import load_config
-    from edm_lesson.data import NAMED_SETS
-    from edm_lesson.training.distributed import is_first, join_processes
-    from edm_lesson.training.run import checkpoint_path, go_back, refuse_a_run
-    from edm_lesson.training.trainer import images_in, images_of, train_in
+    from edm_lesson.data import NAMED_SETS, choose_device
+    from edm_lesson.data.files import check_output
+    from edm_lesson.training.distributed import is_first, join_processes, share_of
+    from edm_lesson.training.run import check_memory, checkpoint_path, refuse_a_run
+    from edm_lesson.training.trainer import STOPPING, images_in, images_of, train_in
 
     device, resume, set_ = join_processes(device), resume or previous, set_ or []
     say = print if is_first() else lambda *_, **__: None
@@ -99,22 +101,27 @@ def train(
         raise ValueError(f"--data {data} may mean a set or a folder: write ./{data}, or --set data.name={data}.")
     if minutes is not None and any(setting.startswith("training.images=") for setting in set_):
         raise ValueError("--minutes and training.images both say how long to train; give one of them.")
-    if previous:
-        go_back(out)
+    if minutes is not None:
+        check_number("--minutes", minutes, above=0)
     if not resume:
-        refuse_a_run(out)  # before anything is loaded
-    settings = load_checkpoint(checkpoint_path(out)).config if resume else load_config(config, set_)
+        refuse_a_run(out)
+    check_output(out / "config.yaml")
+    settings = load_checkpoint(checkpoint_path(out, previous)).config if resume else load_config(config, set_)
     if data:
         settings = replace(settings, data=replace(settings.data, name=data))
+    check_memory(settings, choose_device(device))
+    share_of(settings.training.batch_size)  # the last that can be refused before images are read
     images = images_of(settings)
     say(*_look_at(images, settings, own=not resume and settings.data.name not in NAMED_SETS), sep="\n")
     if minutes is not None:
         budget = images_in(minutes, settings, images, device)
         settings = replace(settings, training=replace(settings.training, images=budget))
         say(f"{minutes:g} minutes are about {budget:,} images here: training.images={budget}")
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]:
+        if signal.getsignal(number) == signal.SIG_DFL:  # and is not ignored, as by nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        train_in(out, settings, images, device, resume)
+        train_in(out, settings, images, device, resume, previous=previous)
     except (KeyboardInterrupt, SystemExit) as stop:
         say("\n".join(getattr(stop, "__notes__", ["Stopped."])), file=sys.stderr)
         raise

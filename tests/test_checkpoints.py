@@ -1,6 +1,7 @@
 """Checkpoints: what is saved is loaded, and what is damaged, foreign or dangerous is not."""
 
 import errno
+import json
 import os
 import pickle
 import shutil
@@ -103,7 +104,7 @@ def test_tensors_without_a_configuration_are_kept_as_strictly(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"0.99", b"1.00"))
     with pytest.raises(LessonError, match="is damaged or was changed"):
         load_tensors(path)
-    with pytest.raises(LessonError, match=r"nowhere\.safetensors is no checkpoint.*No such file"):
+    with pytest.raises(LessonError, match=r"There is no checkpoint .*nowhere\.safetensors"):
         load_tensors(tmp_path / "nowhere.safetensors")
 
 
@@ -124,6 +125,102 @@ def test_the_file_before_is_kept_and_offered_only_where_it_is_whole(saved):
     with pytest.raises(LessonError) as refused:
         load_checkpoint(path)
     assert "previous" not in str(refused.value)
+
+
+def test_a_file_that_can_not_be_read_is_not_called_missing_or_damaged_and_nothing_is_offered(saved, monkeypatch):
+    path, _ = saved
+    save_checkpoint(path, load_config("smoke"), {"a": torch.zeros(1)}, keep_previous=True, images_seen=9)
+
+    def deny(file, mode):
+        if file == path:  # root may read everything: chmod does not do
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return open(file, mode)
+
+    monkeypatch.setattr(checkpoints, "open", deny, raising=False)
+    with pytest.raises(
+        LessonError, match=r"model\.safetensors can't be read \(Permission denied\), and may be"
+    ) as refused:
+        load_checkpoint(path)
+    assert "previous" not in str(refused.value)
+    assert load_checkpoint(previous_path(path)).state["images_seen"] == 7
+    monkeypatch.undo()
+    os.mkfifo(path.with_name("pipe.safetensors"))
+    with pytest.raises(LessonError, match=r"pipe\.safetensors is no checkpoint.*it is no file"):
+        load_checkpoint(path.with_name("pipe.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    """A tiny run's trainer, and how to sign and load a changed checkpoint of it."""
+    folder = tmp_path_factory.mktemp("a run")
+    images = Images(torch.randint(0, 256, (32, 1, 28, 28), dtype=torch.uint8), torch.zeros(32))
+    config = load_config("smoke", ["training.images=32", "training.sample_every=0", "network.model_channels=8"])
+    trainer = Trainer(config, images, folder, "cpu").train(progress=False)
+    return trainer, load_tensors(folder / "checkpoint.safetensors")
+
+
+HEADERS = {
+    "a list": lambda header: [],
+    "a word": lambda header: "config, state",
+    "no state": lambda header: {"config": header["config"]},
+    "a state that is a list": lambda header: header | {"state": []},
+    "a configuration that is a list": lambda header: header | {"config": []},
+    "a number for the network": lambda header: header | {"config": header["config"] | {"network": 3}},
+    "a negative width": lambda header: network_of(header, model_channels=-4),
+    "a network that no machine holds": lambda header: network_of(header, model_channels=1_000_000),
+    "ten milliard blocks": lambda header: network_of(header, num_blocks=10**10),
+    "ten milliard classes": lambda header: network_of(header, label_dim=10**10),
+    "no number of images": lambda header: header | {"state": {"losses": []}},
+    "a word for the images": lambda header: state_of(header, images_seen="many"),
+    "fewer than no images": lambda header: state_of(header, images_seen=-16),
+}
+STATES = {
+    "losses that are words": lambda header: state_of(header, losses=["ab"]),
+    "losses that are single": lambda header: state_of(header, losses=[3]),
+    "a word for the seconds": lambda header: state_of(header, seconds="long"),
+    "a word among the losses": lambda header: state_of(header, recent=["high"]),
+    "a list for the scaler": lambda header: state_of(header, scaler=[1]),
+}
+TENSORS = {
+    "half of the weights": lambda name, tensor: {} if name.endswith(".bias") else {name: tensor},
+    "weights of other types": lambda name, tensor: {name: tensor.double()},
+    "whole numbers": lambda name, tensor: {name: tensor.long()},
+    "flat weights": lambda name, tensor: {name: tensor.flatten()},
+    "weights of other names": lambda name, tensor: {f"{name}s": tensor},
+}
+MOMENTS = {
+    "no moments": lambda name, tensor: {},
+    "moments of other shapes": lambda name, tensor: {name: tensor[..., None]},
+    "moments that would spread": lambda name, tensor: {name: tensor.flatten()[:1]},
+    "moments of whole numbers": lambda name, tensor: {name: tensor.long()},
+    "half of the moments": lambda name, tensor: {} if name.endswith("exp_avg") else {name: tensor},
+    "moments of strangers": lambda name, tensor: {f"optimizer.x{name[10:]}": tensor},
+}
+
+
+def network_of(header, **changed):
+    network = header["config"]["network"] | changed
+    return header | {"config": header["config"] | {"network": network}}
+
+
+def state_of(header, **changed):
+    return header | {"state": header["state"] | changed}
+
+
+@pytest.mark.parametrize("what", [*HEADERS, *STATES, *TENSORS, *MOMENTS])
+def test_what_is_signed_but_malformed_is_refused_in_a_sentence(a_run, tmp_path, what):
+    trainer, (tensors, header) = a_run
+    header, path = json.loads(json.dumps(header)), tmp_path / "checkpoint.safetensors"
+    header = {**HEADERS, **STATES}.get(what, lambda header: header)(header)
+    part, change = "optimizer." if what in MOMENTS else "", {**TENSORS, **MOMENTS}.get(what)
+    changed = [change(*each) if change and each[0].startswith(part) else dict([each]) for each in tensors.items()]
+    save_tensors(path, {name: tensor for each in changed for name, tensor in each.items()}, header)
+    refused = pytest.raises(LessonError, match=r"checkpoint|configuration|was started with network")
+    if what in (*HEADERS, *TENSORS):
+        with refused:
+            load_denoiser(path, "cpu")
+    with refused:
+        Trainer(trainer.config, trainer.images, tmp_path, "cpu").resume()
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

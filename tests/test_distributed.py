@@ -20,6 +20,7 @@ from edm_lesson.losses import EDMLoss
 from edm_lesson.training import Trainer, distributed, images_in
 from edm_lesson.training.distributed import join_processes, loss_of_share, share_of
 from edm_lesson.training.run import checkpoint_path, locked, read_metrics
+from edm_lesson.training.trainer import images_of
 
 SETTINGS = [
     "training.images=192",
@@ -146,6 +147,40 @@ def test_where_the_first_can_not_go_on_the_others_end_too_and_say_where_to_look(
         assert in_two(tmp_path, train, "run") == [1, 1]
     assert "Another process is training into" in (tmp_path / "said by 0").read_text()
     assert "Another process of this run has ended; mend what it said" in (tmp_path / "said by 1").read_text()
+
+
+def train_and_die(rank, folder):
+    trainer = trainer_of(folder / "run")
+    loss, calls = trainer.loss, []
+
+    def die(*arguments, **settings):
+        calls.append(1)
+        if rank == 1 and len(calls) == 3:
+            os._exit(9)
+        return loss(*arguments, **settings)
+
+    trainer.loss = die
+    try:
+        trainer.train(progress=False)
+    except ConnectionError as error:
+        (folder / "said").write_text("\n".join([str(error), *error.__notes__]))
+        raise
+
+
+def test_where_a_process_dies_the_first_says_so_in_a_sentence_and_saves_what_was_learned(one, tmp_path):
+    assert in_two(tmp_path, train_and_die) == [1, 9]
+    said, note = (tmp_path / "said").read_text().splitlines()
+    assert said == "Another process of this run has ended; mend what it said, and --resume."
+    assert note.startswith("Stopped and saved after 32 images. Go on with: edm-lesson train --resume --out ")
+    assert in_two(tmp_path, train, "run", True) == [0, 0]
+    found, _ = load_tensors(tmp_path / "weights of 1")
+    for name, expected in weights(one).items():
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-5, msg=name)
+
+
+def test_processes_read_images_side_by_side(pretend):
+    pretend(1, 2)  # and there is nobody to wait for
+    assert len(images_of(load_config("smoke"))) == 60_000
 
 
 def measure(rank, folder):

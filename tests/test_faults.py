@@ -3,6 +3,7 @@
 What a single file refuses is also tested where it belongs: test_checkpoints, test_data, test_config, test_runs.
 """
 
+import errno
 import itertools
 import os
 import random
@@ -11,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from contextlib import contextmanager
@@ -128,34 +130,70 @@ def test_killed_before_any_of_its_changes_to_files_a_run_goes_on_exactly(tmp_pat
     assert number > 15, "two checkpoints, each written, renamed and kept"
 
 
-def full(part):
-    if not Path("/dev/full").exists():
-        pytest.skip("there is no /dev/full here")
-    part.symlink_to("/dev/full")
+@pytest.fixture
+def full(monkeypatch):
+    """Let no checkpoints below some folders be written any more: the disk is full."""
+    where, sync = [], os.fsync
+
+    def fsync(number):
+        path = Path(os.readlink(f"/proc/self/fd/{number}"))
+        if path.suffix == ".safetensors" and any(path.is_relative_to(each) for each in where):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(number)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("open files have no names here")
+    monkeypatch.setattr(os, "fsync", fsync)
+    return where
 
 
-def limited(part):
-    largest = part.with_name("checkpoint.safetensors").stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-
-@pytest.mark.parametrize(("fill", "said"), [(full, "No space left on device"), (limited, "File too large")])
-def test_a_full_disk_keeps_the_checkpoint_and_with_room_the_run_goes_on(fill, said, never_stopped, tmp_path):
-    trainer = trainer_of(tmp_path).train(until=16, progress=False)
-    kept = {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors")}
+@pytest.fixture
+def limit(monkeypatch):
+    """Limit the size of all files."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        fill(tmp_path / ".checkpoint.part.safetensors")
-        with pytest.raises(LessonError, match=rf"Can't write .*{said}.*What was there before is unchanged"):
-            trainer.train(progress=False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.safetensors*")} == kept
-    shutil.copytree(tmp_path, tmp_path / "later")
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("said", ["No space left on device", "File too large"])
+def test_where_there_is_no_room_the_checkpoint_is_kept_and_with_room_the_run_goes_on(
+    said, full, limit, never_stopped, tmp_path, monkeypatch
+):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    run = tmp_path / "run"
+    trainer = trainer_of(run).train(until=16, progress=False)
+    kept = {path.name: path.read_bytes() for path in run.glob("*.safetensors")}
+    if said == "File too large":
+        limit(len(kept["checkpoint.safetensors"]) - 1000)
+    else:
+        full.append(tmp_path)
+    with pytest.raises(LessonError, match=rf"Can't write .*{said}.*What was there before is unchanged") as stop:
+        trainer.train(progress=False)
+    limit(resource.RLIM_INFINITY)
+    full.clear()
+    assert stop.value.__notes__ == ["What was learned since the last checkpoint is not saved."]
+    assert {path.name: path.read_bytes() for path in run.glob("*.safetensors*")} == kept
+    assert {path.name for path in tmp_path.rglob("*run*")} == {"run"}, "what could not be filled is gone"
+    shutil.copytree(run, tmp_path / "later")
     go_on(tmp_path / "later")
     assert outcome(tmp_path / "later") == outcome(never_stopped)
     trainer.train(progress=False)
-    assert outcome(tmp_path) == outcome(never_stopped), "the model in memory had lost nothing"
+    assert outcome(run) == outcome(never_stopped), "the model in memory had lost nothing"
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_where_the_folder_is_full_what_was_learned_is_saved_elsewhere(beside, full, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    disk, run = tmp_path / "disk", tmp_path / "disk" / "run"
+    full.append(run if beside else disk)
+    with pytest.raises(LessonError, match=r"Can't write .*No space left") as stop:
+        trainer_of(run, 96, "training.save_every=32").train(progress=False)
+    (found,) = (disk if beside else tmp_path / "temporary").glob("run-*")
+    said = f"Stopped and saved after 32 images. Go on with: edm-lesson train --resume --out {found}"
+    assert stop.value.__notes__ == [said]
+    assert trainer_of(found, 96, "training.save_every=32").resume().images_seen == 32
 
 
 def test_a_disk_on_which_files_have_one_name_only_keeps_the_checkpoint_before_as_well(tmp_path, monkeypatch):

@@ -105,11 +105,97 @@ def test_a_run_is_not_overwritten_by_a_trainer_that_did_not_take_it_up(few, tmp_
     first.train(until=256, progress=False)  # its own run
 
 
-@pytest.mark.parametrize("line", ['{"images": 1}', '{"images": 1, "loss": "low"}', "3"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"images": 1}',
+        '{"images": 1, "loss": "low"}',
+        '{"images": 1, "loss": NaN}',
+        '{"images": 1e999, "loss": 1}',
+        '{"images": 1, "loss": 1, "seconds": null}',
+        "[]",
+        "3",
+    ],
+)
 def test_metrics_without_a_loss_are_called_damaged(tmp_path, line):
     (tmp_path / "metrics.jsonl").write_text(f'{{"images": 1, "loss": 2.5}}\n{line}\n')
     with pytest.raises(LessonError, match=r"metrics\.jsonl is damaged \(line 2 lacks .*the loss\)\. Move it away"):
         read_metrics(tmp_path)
+
+
+def test_metrics_that_nest_without_end_are_called_damaged(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(LessonError, match=r"metrics\.jsonl is damaged"):
+        read_metrics(tmp_path)
+
+
+def test_a_trainer_whose_run_another_went_on_with_is_refused_until_it_resumes(few, tmp_path):
+    first = trainer_of(few, tmp_path)
+    first.overwrite = True  # which is for what it finds, not for what comes after
+    first.train(until=64, progress=False)
+    second = trainer_of(few, tmp_path).resume().train(until=192, progress=False)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for go_on in (lambda: first.train(until=128, progress=False), first.save):
+        with pytest.raises(LessonError, match=r"Another trainer has saved into .* since.*call resume\(\)"):
+            go_on()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert same_weights(load_checkpoint(checkpoint_path(tmp_path)), second)
+    assert first.resume().train(progress=False).images_seen == 320
+    with pytest.raises(LessonError, match="holds a run already"):
+        trainer_of(few, tmp_path).save()
+
+
+def test_only_what_a_run_made_is_removed(few, tmp_path):
+    trainer_of(few, tmp_path).train(until=64, progress=False)
+    (tmp_path / "samples").mkdir()
+    own = [".checkpoint.part.safetensors", ".denoiser.part.safetensors", "samples/.000000064.part.png"]
+    others = ["notes.txt", ".mine.part.txt", "samples/mine.png", "samples/000000064.png", "other.safetensors"]
+    for name in [*own, *others]:
+        (tmp_path / name).write_text("left")
+    Trainer(trainer_of(few).config, few, tmp_path, "cpu", overwrite=True).train(until=16, progress=False)
+    assert all((tmp_path / name).read_text() == "left" for name in others)
+    assert not any((tmp_path / name).exists() for name in own), "what a killed process left goes"
+
+
+def test_previous_gives_the_newest_up_only_when_training_goes_on(call, few, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("few.npz", images=few.pixels.numpy())
+    other = [part for setting in SETTINGS[:-1] for part in ("--set", setting)]
+    call("train", "--config", "smoke", *other, "--data", "few.npz", "--device", "cpu", "--out", "run")
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir()}
+    os.rename("few.npz", "away.npz")
+    assert call("train", "--previous", "--device", "cpu", "--out", "run")[0]
+    np.savez("few.npz", images=few.pixels.numpy()[::-1])
+    assert "was started with images" in call("train", "--previous", "--device", "cpu", "--out", "run")[1]
+    os.rename("away.npz", "few.npz")
+    assert "device is 'meta'" in call("train", "--previous", "--device", "meta", "--out", "run")[1]
+    with locked("run"):
+        assert "Another process" in call("train", "--previous", "--device", "cpu", "--out", "run")[1]
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir()} == before
+    stopped = Trainer(load_checkpoint("run/checkpoint.safetensors").config, few, "run", "cpu").resume(previous=True)
+    assert stopped.images_seen == 256
+    stopped.train(until=272, progress=False)
+    assert [load_checkpoint(checkpoint_path("run", each)).state["images_seen"] for each in (False, True)] == [272, 256]
+
+
+@pytest.mark.parametrize("setting", ["network.model_channels=1000000", "network.num_blocks=1000000000"])
+def test_a_network_that_no_machine_holds_is_refused_before_images_are_read(call, tmp_path, monkeypatch, setting):
+    monkeypatch.setattr(trainers, "load_images", None)
+    _, said = call("train", "--config", "smoke", "--device", "cpu", "--set", setting, "--out", tmp_path / "run")
+    assert "This configuration needs at least" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_memory_asked_for_counts_parameters_moments_images_and_a_batch(few, monkeypatch):
+    config = trainer_of(few).config
+    parameters = sum(map(torch.numel, trainer_of(few).denoiser.parameters()))
+    needed = 4 * (5 * parameters + config.training.batch_size * 784) + few.pixels.numel()
+    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": needed}
+    monkeypatch.setattr(os, "sysconf", pages.get)
+    trainer_of(few)
+    pages["SC_PHYS_PAGES"] -= 1
+    with pytest.raises(LessonError, match=rf"needs at least {needed / 2**30:,.1f} GiB of memory; cpu has"):
+        trainer_of(few)
 
 
 def test_the_environment_is_written_and_a_change_is_told(few, tmp_path):
@@ -123,6 +209,10 @@ def test_the_environment_is_written_and_a_change_is_told(few, tmp_path):
     path.write_text(json.dumps(found | {"threads": 64}))
     with pytest.warns(UserWarning, match=rf"won't end bitwise.*threads was 64, is {torch.get_num_threads()}"):
         trainer_of(few, tmp_path).resume().train(until=160, progress=False)
+    for nothing in ("[]", "[1]", "3", "[" * 100_000, "null"):
+        path.write_text(nothing)
+        with pytest.warns(UserWarning, match="torch was None"):
+            trainer_of(few, tmp_path).resume().train(until=160, progress=False)
 
 
 def test_grids_show_the_same_latents_and_change_nothing(few, tmp_path, monkeypatch):

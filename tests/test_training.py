@@ -1,7 +1,9 @@
 """Training learns, averages its weights as it says, and goes on exactly where it was stopped."""
 
+import shutil
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -106,7 +108,10 @@ def test_a_resumed_run_ends_with_the_weights_of_one_that_was_never_stopped(few, 
     assert resumed.losses[-1] == whole.losses[-1]
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit), (signal.SIGHUP, SystemExit)],
+)
 def test_a_run_interrupted_in_the_midst_of_a_step_goes_on_exactly(few, tmp_path, number, raised):
     def leave(*_):
         raise SystemExit
@@ -121,15 +126,20 @@ def test_a_run_interrupted_in_the_midst_of_a_step_goes_on_exactly(few, tmp_path,
         return loss(*arguments, **settings)
 
     trainer.loss = interrupting
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {each: signal.signal(each, leave) for each in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        with pytest.raises(raised):
+        with pytest.raises(raised) as stop:
             trainer.train(progress=False)
         assert signal.getsignal(signal.SIGTERM) is leave, "what was there before is put back"
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert stop.value.__notes__ == [
+        f"Stopped and saved after 112 images. Go on with: edm-lesson train --resume --out {tmp_path}"
+    ]
     assert trainer.images_seen == 7 * 16, "the step was finished, and no other begun"
-    resumed = Trainer(short(), few, tmp_path, **CPU).resume().train(progress=False)
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    resumed = Trainer(short(), few, tmp_path / "copy", **CPU).resume().train(progress=False)
     again = trainer.train(progress=False)
     whole = Trainer(short(), few, **CPU).train(progress=False)
     assert torch.equal(weights(resumed), weights(whole))
@@ -169,6 +179,83 @@ def test_weights_that_are_not_finite_are_never_saved(few, tmp_path):
     with pytest.raises(LessonError, match=r"weights are not finite at step 3.*after 64 images"):
         trainer.save()
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+class Broken(Exception):
+    """What nobody expects."""
+
+
+def break_in(trainer, what, tmp_path, monkeypatch):
+    """Make training end by itself after 80 images, when that of 64 was logged and none was saved."""
+
+    def fail(*_, **__):
+        if trainer.images_seen >= 80:
+            raise Broken
+
+    if what == "callback":
+        return fail
+    if what == "bar":
+        monkeypatch.setattr(trainer_module.tqdm, "update", fail)
+    elif what == "folder":
+        monkeypatch.setattr(trainer_module.tqdm, "update", lambda *_: shutil.rmtree(tmp_path, ignore_errors=True))
+    elif what == "Ctrl-C":  # a second one, in the midst of a step
+        loss = trainer.loss
+        monkeypatch.setattr(trainer, "loss", lambda *a, **b: fail() or loss(*a, **b))
+    return None
+
+
+@pytest.mark.parametrize("what", ["callback", "bar", "folder", "Ctrl-C"])
+def test_whatever_ends_training_what_was_learned_is_saved_and_told(few, tmp_path, monkeypatch, what):
+    settings, folder = short("training.save_every=1000", "training.log_every=16"), tmp_path / "run"
+    whole = Trainer(settings, few, **CPU).train(progress=False)
+    trainer = Trainer(settings, few, folder, **CPU)
+    with monkeypatch.context() as patch, pytest.raises((Broken, OSError)) as stop:
+        trainer.train(callback=break_in(trainer, what, folder, patch))
+    seen = trainer.images_seen
+    assert seen == (32 if what == "folder" else 80)
+    go_on = f"Go on with: edm-lesson train --resume --out {folder}"
+    assert stop.value.__notes__ == [f"Stopped and saved after {seen} images. {go_on}"]
+    resumed = Trainer(settings, few, folder, **CPU).resume()
+    assert resumed.images_seen == seen
+    assert torch.equal(weights(resumed.train(progress=False)), weights(whole))
+    assert resumed.losses == whole.losses
+
+
+def test_a_step_that_was_cut_in_two_is_not_saved(few, tmp_path, monkeypatch):
+    trainer = Trainer(short(), few, tmp_path, **CPU).train(until=64, progress=False)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.ema, "update_parameters", interrupt)  # the weights have moved, their average hasn't
+    with pytest.raises(KeyboardInterrupt) as stop:
+        trainer.train(progress=False)
+    assert stop.value.__notes__ == ["What was learned since the last checkpoint is not saved."]
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    monkeypatch.undo()
+    whole = Trainer(short(), few, **CPU).train(progress=False)
+    assert torch.equal(weights(trainer.resume().train(progress=False)), weights(whole))
+
+
+def test_a_copy_that_does_not_wait_is_of_memory_that_is_kept(few, monkeypatch):
+    copies, to = [], torch.Tensor.to
+
+    def watch(tensor, *arguments, **settings):
+        if settings.pop("non_blocking", False):
+            copies.append(tensor.is_pinned())
+        return to(tensor, *arguments, **settings)
+
+    trainer = Trainer(short(), few, **CPU)
+    monkeypatch.setattr(torch.Tensor, "to", watch)
+    trainer.step()
+    assert copies == []
+    trainer._gpus = [0]  # as on CUDA, whose pinned memory is kept until it was copied
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: True)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: nullcontext())
+    trainer.step()
+    assert copies == [True]
 
 
 def test_a_step_reads_nothing_back_from_the_device(few):

@@ -3,9 +3,11 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+
+from filelock import FileLock, Timeout
 
 from edm_lesson import LessonError
 
@@ -28,10 +30,11 @@ def check_output(path: str | Path, *suffixes: str, name: str = "--out") -> None:
 
 
 @contextmanager
-def written(path: str | Path) -> Iterator[Path]:
+def written(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
     """A path beside `path` to write to, with its suffix; when the block has ended well, it becomes `path`.
 
-    Otherwise what stood there stays. A link is written through; what a killed process left is written over.
+    Then what stood there is at `previous`, if that is given. Otherwise it stays. A link is written through; what a
+    killed process left is written over.
     """
     whole, part = _whole_and_part(path)
     try:
@@ -40,6 +43,12 @@ def written(path: str | Path) -> Iterator[Path]:
             yield part
             with open(part, "rb+") as file:
                 os.fsync(file.fileno())
+            if previous and whole.exists():
+                previous.unlink(missing_ok=True)
+                try:
+                    os.link(whole, previous)  # a second name, so that there is no moment without a file at `path`
+                except OSError:  # a disk on which a file has one name only
+                    move(whole, previous)
             move(part, whole)
         finally:
             part.unlink(missing_ok=True)
@@ -50,6 +59,17 @@ def written(path: str | Path) -> Iterator[Path]:
 def _whole_and_part(path):
     path = Path(os.path.realpath(path))
     return path, path.with_name(f".{path.stem}.part{path.suffix}")
+
+
+def lock(folder: str | Path, timeout: float = -1) -> AbstractContextManager:
+    """A context in which no other process has this lock of `folder`; waits `timeout` seconds, -1 for ever."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return FileLock(Path(folder) / ".lock").acquire(timeout)
+    except Timeout:
+        raise
+    except (OSError, NotImplementedError):  # a folder to read from only, or a file system that knows no locks
+        return nullcontext()
 
 
 def move(source: Path, target: Path, patience: float = 2.0) -> None:

@@ -128,6 +128,8 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
     """The device of that name, or the best there is: "cuda", else "mps" (Apple), else "cpu"."""
     best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return torch.empty(0, device=device or best).device
-    except (RuntimeError, AssertionError) as error:
+        number = torch.ones(1, device=device or best)
+        number.item()  # which a device without data, such as "meta", can't tell
+        return number.device
+    except (RuntimeError, AssertionError, ModuleNotFoundError) as error:
         raise ValueError(f"device is {str(device)!r}, which can't be used here; the best is {best!r}.") from error

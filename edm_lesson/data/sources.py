@@ -11,6 +11,7 @@ import torch
 
 from edm_lesson import LessonError
 from edm_lesson.checks import check_choice, check_count
+from edm_lesson.data.files import lock
 from edm_lesson.data.images import Images, choose_device
 from edm_lesson.data.pictures import load_folder
 
@@ -109,12 +110,13 @@ def _download(name, split):
     if name != "cifar10":
         address, place = kind.mirrors[0], place / kind.__name__ / "raw"
     try:
-        if name == "cifar10":
-            dataset = kind(place, train=split == "train", download=True)
-            pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
-            return Images(pixels, torch.tensor(dataset.targets), tuple(dataset.classes))
-        for archive, md5 in kind.resources:
-            datasets.utils.download_url(address + archive, place, archive, md5)
+        with lock(place):  # one process fetches it, others find it
+            if name == "cifar10":
+                dataset = kind(place, train=split == "train", download=True)
+                pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+                return Images(pixels, torch.tensor(dataset.targets), tuple(dataset.classes))
+            for archive, md5 in kind.resources:
+                datasets.utils.download_url(address + archive, place, archive, md5)
     except Exception as error:  # no network, a proxy, a damaged download, a full disk, no such folder
         raise LessonError(
             f"{name} is not on this machine and could not be downloaded ({str(error).strip()}). Fetch it by hand from "

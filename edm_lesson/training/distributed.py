@@ -50,15 +50,24 @@ def is_first() -> bool:
     return rank() == 0
 
 
+@contextmanager
+def together() -> Iterator[None]:
+    """Say in one sentence, a `ConnectionError`, that another process has ended, whatever torch says of it in there."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world_size() == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise ConnectionError("Another process of this run has ended; mend what it said, and --resume.") from error
+
+
 def largest(number: float) -> float:
     """The largest `number` that a process holds, for all of them; `ConnectionError` where one has ended."""
     if world_size() == 1:
         return number
     held = torch.tensor(number, dtype=torch.float64)
-    try:
+    with together():
         dist.all_reduce(held, dist.ReduceOp.MAX)
-    except RuntimeError as error:
-        raise ConnectionError("Another process of this run has ended; mend what it said, and --resume.") from error
     return held.item()
 
 
@@ -73,17 +82,6 @@ def any_stopped(signals: list[int]) -> bool:
     if number and not signals:
         signals.append(number)
     return number > 0
-
-
-@contextmanager
-def first_before_others() -> Iterator[None]:
-    """Let the first process of every machine through the block before the others, which find what it left there."""
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
-    if not first:
-        wait_for_all()
-    yield
-    if first:
-        wait_for_all()
 
 
 def share_of(batch_size: int) -> slice:

@@ -6,11 +6,14 @@ the step, so a run that is resumed ends with the weights of one that was never s
 
 import hashlib
 import math
+import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,13 +27,13 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
-from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint, well_formed
 from edm_lesson.checks import check_number
 from edm_lesson.config import Config
 from edm_lesson.data import Images, choose_device, load_images
 from edm_lesson.designs import DESIGNS, build_augment, build_denoiser, build_loss
 from edm_lesson.training import distributed
-from edm_lesson.training.run import Run, checkpoint_path, describe_environment
+from edm_lesson.training.run import Run, check_memory, checkpoint_path, describe_environment, holds_run
 from edm_lesson.training.step import (
     batch_indices,
     choose_precision,
@@ -40,6 +43,8 @@ from edm_lesson.training.step import (
     seed_for,
     train_step,
 )
+
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class Trainer:
@@ -61,6 +66,7 @@ class Trainer:
         if 0 < label_dim <= top_label:
             raise ValueError(f"The labels go up to {top_label}; network.label_dim is {label_dim}, and must be larger.")
         self.config, self.device = config, choose_device(device)
+        check_memory(config, self.device, images)
         self._gpus = [self.device] if self.device.type == "cuda" else []
         self.images = images.to(self.device)
         self.images_seen, self.seconds = 0, 0.0
@@ -68,6 +74,7 @@ class Trainer:
         self.losses: list[tuple[int, float]] = []  # images seen, and the mean loss since the pair before
         self._recent: list[float] = []  # losses since the last of `losses`
         self._pending: list[Tensor] = []  # losses that are still on the device
+        self._torn = False  # whether the weights have moved, and what follows from that has not
         self._share = distributed.share_of(settings.batch_size)
         with torch.random.fork_rng([]):
             torch.manual_seed(seed_for("weights", 0, settings.seed))
@@ -75,13 +82,16 @@ class Trainer:
         if config.data.center:
             denoiser.mean.copy_(images.mean())
         self.denoiser = denoiser.to(self.device, memory_format=torch.channels_last)
-        self._parallel = DistributedDataParallel(self.denoiser) if distributed.world_size() > 1 else self.denoiser
+        with distributed.together():
+            several = distributed.world_size() > 1
+            self._parallel = DistributedDataParallel(self.denoiser) if several else self.denoiser
         self.ema = make_ema(
             self.denoiser,
             lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup),
         )
         self.loss, self.augment = build_loss(config), build_augment(config)
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), fused=self.device.type != "mps")
+        self.optimizer.register_step_pre_hook(lambda *_: setattr(self, "_torn", True))
         self.dtype = choose_precision(settings.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.run_dir, self.overwrite = run_dir, overwrite
@@ -97,7 +107,9 @@ class Trainer:
         settings, scaler = self.config.training, self.scaler
         number = self.images_seen // settings.batch_size
         indices = batch_indices(number, settings.batch_size, len(self.images), settings.seed)
-        indices = indices.to(self.device, non_blocking=True)  # blocking, the copy would wait for the step before
+        if self._gpus:  # other memory would wait for the step before; this is kept by PyTorch until it is copied
+            indices = indices.pin_memory().to(self.device, non_blocking=True)
+        indices = indices.to(self.device)
         batch = self.images.batch(indices)
         labels = self.images.labels[indices] if self.config.network.label_dim else None
         half = torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -110,6 +122,7 @@ class Trainer:
             value = train_step(self._parallel, loss, self.optimizer, batch, labels, settings.clip_norm, half, scaler)
         self.images_seen += settings.batch_size
         self.ema.update_parameters(self.denoiser)
+        self._torn = False
         return value
 
     def train(
@@ -118,17 +131,19 @@ class Trainer:
         """Train until `until` images were seen (default: all that the configuration asks for); returns self.
 
         Every `log_every` images the mean loss since the last time is kept and `callback(self)` called; every
-        `save_every`, at the end, on Ctrl-C and on SIGTERM a checkpoint is saved; every `sample_every` and at the end a
-        grid is drawn. Of several processes the first alone does all that; one that is stopped stops all.
+        `save_every`, at the end, on Ctrl-C, SIGTERM and SIGHUP a checkpoint is saved; every `sample_every` and at the
+        end a grid is drawn. Of several processes the first alone does all that; one that is stopped stops all.
+
+        Whatever else ends training, what was learned is saved, in a folder beside `run_dir` or in that for temporary
+        files where there is no other way; a note of what is raised says where.
         """
         settings, first, run = self.config.training, distributed.is_first(), self.run
         until = settings.images if until is None else min(until, settings.images)
-        seen, hidden = min(self.images_seen, until), not (progress and first)
+        seen, hidden = min(self.images_seen, until), not (progress and first and sys.stderr)
         bar = tqdm(total=until, initial=seen, unit="img", unit_scale=True, disable=hidden)
         environment = describe_environment(self.device, self.dtype) | {"images": str(self.images)}
-        own = self.saved is not None
-        folder = run.open(self.config, environment, self.images_seen, own, self.overwrite) if run else nullcontext()
-        with deferred_signals() as signals, folder, bar:
+        folder = run.open(self.config, environment, self.images_seen, self.overwrite) if run else nullcontext()
+        with self._rescued(folder) as signals, bar, distributed.together():
             while self.images_seen < until and not distributed.any_stopped(signals):
                 started = time.perf_counter()
                 self._pending.append(self.step())
@@ -137,15 +152,16 @@ class Trainer:
                 if log or save or sample:
                     self._collect_losses()
                 self.seconds += time.perf_counter() - started
-                bar.update(settings.batch_size)
                 if log:
                     self._log()
-                    bar.set_postfix(loss=f"{self.losses[-1][1]:.4f}")
                 if save:
                     self.save()
                 if sample and run:
                     sampler = DESIGNS[self.config.design.sampler].sample
                     run.draw(self.ema_denoiser, self.images_seen, sampler, self.images.class_names)
+                bar.update(settings.batch_size)
+                if log:
+                    bar.set_postfix(loss=f"{self.losses[-1][1]:.4f}")
                 if log and callback and first:
                     callback(self)
             self._collect_losses()
@@ -154,13 +170,54 @@ class Trainer:
             distributed.wait_for_all()  # no process ends before the first has saved
         return self
 
+    @contextmanager
+    def _rescued(self, folder):
+        """Hold signals back and `folder` open; what is raised has a note that says where what was learned is."""
+        note = None
+        try:
+            with deferred_signals() as signals, folder:
+                try:
+                    yield signals
+                finally:
+                    note = self._rescue() if self.run else None
+        except BaseException as stop:
+            if note:
+                stop.add_note(note)
+            raise
+
+    def _rescue(self):
+        """Save what was learned since the last checkpoint, elsewhere if it must be; returns a sentence on that."""
+        said = f"Stopped and saved after {self.images_seen:,} images. Go on with: edm-lesson train --resume --out "
+        try:
+            if self.saved == self.images_seen:
+                return said + quote(str(self.run_dir))
+            if self._torn:
+                raise LessonError("A step was cut in two")
+            self._collect_losses(alone=True)
+            contents = self._contents()
+            with suppress(LessonError, OSError):
+                self.save()
+                return said + quote(str(self.run_dir))
+            for parent in (self.run.folder.parent, None):  # None: where temporary files go
+                with suppress(OSError):
+                    folder = tempfile.mkdtemp(prefix=f"{self.run.folder.name}-", dir=parent)
+                    try:
+                        save_checkpoint(checkpoint_path(folder), self.config, **contents)
+                        return said + quote(folder)
+                    except LessonError:
+                        os.rmdir(folder)
+        except Exception:  # it has diverged, or the device doesn't answer any more
+            pass
+        return "What was learned since the last checkpoint is not saved."
+
     def _due(self, every, end=math.inf):
         """Whether what is done every `every` images, for 0 never, and at `end` is to be done now."""
         return every > 0 and (self.images_seen % every < self.config.training.batch_size or self.images_seen >= end)
 
-    def _collect_losses(self):
+    def _collect_losses(self, alone=False):
         """Bring the losses over from the device, which has to finish its work for that, and look at them."""
-        values = distributed.mean_over_processes(torch.stack(self._pending)).tolist() if self._pending else []
+        average = torch.Tensor.clone if alone else distributed.mean_over_processes
+        values = average(torch.stack(self._pending)).tolist() if self._pending else []
         for step, value in enumerate(values, self.images_seen // self.config.training.batch_size - len(values)):
             if not math.isfinite(value):
                 raise self._diverged(f"The loss is {value}", step)
@@ -201,23 +258,27 @@ class Trainer:
         """Write the run's checkpoint and keep the one before it; nothing without a `run_dir`."""
         if self.run_dir is None:
             return
+        contents = self._contents()
+        if self.run:
+            self.run.save(self.config, **contents)
+        self.saved = self.images_seen
+
+    def _contents(self):
+        """What a checkpoint holds beside the configuration; an error where weights are not finite."""
         modules = {"model": self.denoiser, "ema": self.ema.module}
         tensors = {f"{part}.{name}": each for part in modules for name, each in modules[part].state_dict().items()}
         if not torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all():
             raise self._diverged("The weights are not finite", self.images_seen // self.config.training.batch_size - 1)
-        if self.run:
-            state = {
-                "images_seen": self.images_seen,
-                "seconds": self.seconds,
-                "data": self._data,
-                "class_names": self.images.class_names,
-                "losses": self.losses,
-                "recent": self._recent,
-                "scaler": self.scaler.state_dict(),
-            }
-            path, tensors = self.run.checkpoint, tensors | optimizer_tensors(self.optimizer)
-            save_checkpoint(path, self.config, tensors, keep_previous=True, **state)
-        self.saved = self.images_seen
+        return {
+            "tensors": tensors | optimizer_tensors(self.optimizer),
+            "images_seen": self.images_seen,
+            "seconds": self.seconds,
+            "data": self._data,
+            "class_names": self.images.class_names,
+            "losses": self.losses,
+            "recent": self._recent,
+            "scaler": self.scaler.state_dict(),
+        }
 
     def save_denoiser(self, path: str | Path) -> None:
         """Write the averaged denoiser alone, for sampling: a quarter of the size of a full checkpoint."""
@@ -225,11 +286,14 @@ class Trainer:
         names = self.images.class_names
         save_checkpoint(path, self.config, tensors, images_seen=self.images_seen, class_names=names)
 
-    def resume(self) -> "Trainer":
-        """Take up training where the run's checkpoint left off; returns self."""
+    def resume(self, previous: bool = False) -> "Trainer":
+        """Take up training where the run's checkpoint left off; returns self.
+
+        With `previous` it is the checkpoint before the newest, which is given up only when `train` goes on.
+        """
         if self.run_dir is None:
             raise LessonError("run_dir is None; to resume, give the trainer the folder of a run as run_dir.")
-        path = checkpoint_path(self.run_dir)
+        path = checkpoint_path(self.run_dir, previous)
         checkpoint = load_checkpoint(path)
         state = checkpoint.state
         if "losses" not in state:
@@ -243,43 +307,46 @@ class Trainer:
                 )
         checkpoint.restore("model", self.denoiser)
         checkpoint.restore("ema", self.ema.module)
-        restore_optimizer(self.optimizer, checkpoint.part("optimizer"))
-        if state["scaler"]:  # empty where the run was in another precision until now
-            self.scaler.load_state_dict(state["scaler"])
+        with well_formed(path):
+            moments, losses = checkpoint.part("optimizer"), [(seen, loss) for seen, loss in state["losses"]]
+            scaler, numbers = state["scaler"], [*state["recent"], state["seconds"], *sum(losses, ())]
+            if not all(type(number) in (int, float) for number in [*numbers, *scaler.values()]):
+                raise ValueError("what counts losses and seconds is no number")
+            if state["images_seen"] and not moments:
+                raise ValueError("the optimizer's moments are missing")
+            restore_optimizer(self.optimizer, moments)
+            if scaler:  # empty where the run was in another precision until now
+                self.scaler.load_state_dict(scaler)
         self.images_seen, self.seconds = state["images_seen"], state["seconds"]
-        self.losses, self._recent = [tuple(pair) for pair in state["losses"]], state["recent"]
-        self._pending, self.saved = [], self.images_seen
+        self.losses, self._recent = losses, state["recent"]
+        self._pending, self._torn, self.saved = [], False, self.images_seen
+        if self.run:
+            self.run.take_up(path)
+        distributed.wait_for_all()  # no process goes on before all have read it
         return self
 
 
 def train_in(
     folder: str | Path, config: Config, images: Images, device: torch.device | str | None = None,
-    resume: bool = False, progress: bool = True,
+    resume: bool = False, progress: bool = True, previous: bool = False,
 ) -> Trainer:  # fmt: skip
     """Train into `folder` to the end of `config`, with `resume` from where a run there stands; returns the trainer.
 
-    The averaged model is then also in `denoiser.safetensors`. What Ctrl-C raises carries a note of what was saved.
+    The averaged model is then also in `denoiser.safetensors`. `previous` is as in `Trainer.resume`.
     """
     trainer = Trainer(config, images, folder, device)
-    if resume and checkpoint_path(folder).exists():
-        trainer.resume()
-    try:
-        trainer.train(progress=progress)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if trainer.saved is not None:
-            go_on = f"Go on with: edm-lesson train --resume --out {quote(str(folder))}"
-            stop.add_note(f"Stopped and saved after {trainer.saved:,} images. {go_on}")
-        raise
+    if resume and holds_run(folder):
+        trainer.resume(previous)
+    trainer.train(progress=progress)
     if distributed.is_first():
         trainer.save_denoiser(Path(folder) / "denoiser.safetensors")
     return trainer
 
 
 def images_of(config: Config) -> Images:
-    """The images that `config` trains on; the first process of a machine fetches them for the others."""
+    """The images that `config` trains on."""
     data = config.data
-    with distributed.first_before_others():
-        return load_images(data.name, img_resolution=data.img_resolution, img_channels=data.img_channels)
+    return load_images(data.name, img_resolution=data.img_resolution, img_channels=data.img_channels)
 
 
 def images_in(
@@ -299,7 +366,7 @@ def images_in(
 
 @contextmanager
 def deferred_signals(patience: float = 3.0) -> Iterator[list[int]]:
-    """Hold back Ctrl-C, a kernel interrupt and SIGTERM, so that a step is never cut in two.
+    """Hold back Ctrl-C, a kernel interrupt, SIGTERM and a terminal's hanging up, so that no step is cut in two.
 
     Yields a list that fills with those that came; the first takes effect after the block. One that comes more than
     `patience` seconds after it (torchrun sends two at once) is let through, for a step that hangs.
@@ -313,7 +380,8 @@ def deferred_signals(patience: float = 3.0) -> Iterator[list[int]]:
             signal.signal(number, handlers[number])
             signal.raise_signal(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    main = threading.current_thread() is threading.main_thread()
+    numbers = [getattr(signal, name) for name in STOPPING if main and hasattr(signal, name)]
     handlers = {n: signal.signal(n, hold) for n in numbers if signal.getsignal(n) not in (signal.SIG_IGN, None)}
     try:
         yield received
