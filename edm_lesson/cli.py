@@ -37,7 +37,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         _end(f"{error}. Notebooks need more than the package: pip install 'edm_lesson[notebooks]'")
     except (LessonError, ValueError, OSError) as error:
-        _end(" ".join([str(error), *getattr(error, "__notes__", [])]))
+        _end(str(error))
     except (RuntimeError, MemoryError) as error:  # PyTorch and pathlib have no errors of their own for these
         if "home directory" in str(error):
             _end(f"{error} Write the path without ~, or set HOME.")
@@ -52,9 +52,10 @@ def main() -> None:
 
 
 def _end(message):
-    """Exit with `message` in one line of a few hundred characters."""
-    message = visible(message)
-    sys.exit(f"edm-lesson: {message if len(message) < 500 else f'{message[:300]} […] {message[-150:]}'}")
+    """Exit with `message` in one line of a few hundred characters, and with the notes of what was raised."""
+    message, notes = visible(message), map(visible, getattr(sys.exception(), "__notes__", []))
+    short = message if len(message) < 500 else f"{message[:300]} […] {message[-150:]}"
+    sys.exit(" ".join([f"edm-lesson: {short}", *notes]))
 
 
 @app.callback(invoke_without_command=True)
