@@ -5,6 +5,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import tempfile
 import time
 import urllib.request
@@ -630,6 +631,22 @@ def test_sets_in_the_cache_are_verified_and_extracted_ones_are_not_trusted(place
     flip(cache / "t10k-images-idx3-ubyte.gz")
     with pytest.raises(LessonError, match=r"fashion_mnist .* could not be downloaded"):
         load_images("fashion_mnist", "test")
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
+    patience = []
+
+    def silent(*_, **__):
+        patience.append(socket.getdefaulttimeout())
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(urllib.request, "urlopen", silent)
+    monkeypatch.setenv("EDM_LESSON_CACHE", str(tmp_path))
+    for name in ("fashion_mnist", "cifar10"):
+        with pytest.raises(LessonError, match=r"could not be downloaded \(timed out\)"):
+            load_images(name)
+    assert set(patience) == {60.0}
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_path_is_never_a_named_set(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import socket
 import tempfile
 from pathlib import Path
 
@@ -109,7 +110,9 @@ def _download(name, split):
     address, place = datasets.CIFAR10.url, cache_folder()
     if name != "cifar10":
         address, place = kind.mirrors[0], place / kind.__name__ / "raw"
+    patience = socket.getdefaulttimeout()
     try:
+        socket.setdefaulttimeout(60.0)  # for a server that says nothing more
         with lock(place):  # one process fetches it, others find it
             if name == "cifar10":
                 dataset = kind(place, train=split == "train", download=True)
@@ -123,6 +126,8 @@ def _download(name, split):
             f"{address} and put the archive(s), as they are, into {place}; or set EDM_LESSON_CACHE to a folder with "
             "space that you can write to."
         ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
     known = [MNIST_ARCHIVES] if name == "mnist" else [{}, kind.classes]
     return _read_archives(place, split, *known)
 
