@@ -31,6 +31,7 @@ def open_lab(folder: Path = Path("lab"), options: Sequence[str] = ()) -> None:
     """
     os.environ.update(kernel_environment())
     from jupyterlab.labapp import LabApp
+    from nbconvert.preprocessors import ClearOutputPreprocessor
 
     for path in [*find_notebooks(), NOTEBOOKS / "notation.md"]:
         if (folder / path.name).exists():
@@ -39,9 +40,7 @@ def open_lab(folder: Path = Path("lab"), options: Sequence[str] = ()) -> None:
         if path.suffix == ".ipynb":
             notebook = nbformat.reads(text, as_version=4)
             notebook.metadata.pop("widgets", None)
-            for cell in notebook.cells:
-                if cell.cell_type == "code":
-                    cell.update(outputs=[], execution_count=None)
+            ClearOutputPreprocessor().preprocess(notebook, {})
             text = nbformat.writes(notebook) + "\n"
         write_text(folder / path.name, text)
         print(f"copied {path.name} to {folder}")

@@ -40,9 +40,9 @@ def run_course(
 ) -> None:
     """Execute notebooks, keep the executed copies in `out` and print how long each took.
 
-    `parameters`, by name, reach the notebooks that have them; what is typed is read as YAML, and is of the kind that
-    the notebook's own value is. `setting` is the parameter of that name, where a notebook has it. Once all have run, a
-    `LessonError` names the notebooks and cells that failed; their tracebacks were printed by then.
+    `parameters`, by name, reach the notebooks that have them; text, as typed on the command line, is read as YAML
+    where the notebook's own value is no text. `setting` is the parameter of that name, where a notebook has it. Once
+    all have run, a `LessonError` names the notebooks and cells that failed; their tracebacks were printed by then.
     """
     found = {path: papermill.inspect_notebook(path) for path in find_notebooks(only)}
     known = {path: {name: ast.literal_eval(it["default"]) for name, it in its.items()} for path, its in found.items()}
@@ -72,13 +72,11 @@ def run_course(
 
 
 def _read(name, text, default):
-    """The value that was typed for a parameter, of the type of its default; text may be typed without quotes."""
+    """The value that was typed for a parameter, of the type of its default; text is typed without quotes."""
     try:
-        value = OmegaConf.from_dotlist([f"value={text}"]).value
+        value = text if isinstance(default, str) else OmegaConf.from_dotlist([f"value={text}"]).value
     except Exception:  # whatever a YAML reader stumbles over
         value = None
-    if isinstance(default, str):
-        return value if isinstance(value, str) else text
     if type(value) is not type(default):
         raise LessonError(f"-p {name} is {text!r}; it must be of the kind of {default!r}, which the notebook has.")
     return value

@@ -46,14 +46,9 @@ def steady(notebook: NotebookNode) -> NotebookNode:
     """The notebook without what differs each time: widgets have numbers for ids, bars of progress lose seconds, and
     text that a kernel sent in pieces is one.
     """
-    for cell in [cell for cell in notebook.cells if cell.cell_type == "code"]:
-        pieces, cell.outputs = cell.outputs, []
-        for piece in pieces:
-            last = cell.outputs[-1] if cell.outputs else NotebookNode()
-            if piece.output_type == last.get("output_type") == "stream" and piece.name == last.name:
-                last.text += piece.text
-            else:
-                cell.outputs.append(piece)
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
     models = widget_models(notebook)
     for state in [model["state"] for model in models.values() if isinstance(model["state"].get("value"), str)]:
         state["value"] = re.sub(r"\s*\[[^,\]]*, *\s*[^,\]]*(?:,\s*([^\]]*))?\]", r" \1", state["value"]).rstrip()
