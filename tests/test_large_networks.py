@@ -148,7 +148,7 @@ def test_noise_level_class_and_augmentation_change_the_answer(make, network_type
 def test_one_hot_labels_arrive_with_a_mean_square_of_1(make, network_type):
     network, seen = make(network_type, label_dim=5), []
     network.label_embedding.register_forward_hook(lambda module, args, output: seen.append(args[0]))
-    network.embed(torch.zeros(5), torch.eye(5))
+    network(*inputs(5, classes=5)[:3])
     assert seen[0].square().mean().item() == pytest.approx(1)
 
 

@@ -146,26 +146,18 @@ class PaperUNet(nn.Module):
         self.norm_out = unet.GroupNorm(width)
         self.conv_out = unet.zero_init(nn.Conv2d(width, pixels, 3, padding=1))
 
-    def embed(
-        self, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
-    ) -> Tensor:
-        """What every block is told: noise level, class and augmentation in one vector (B, 4 * model_channels)."""
-        emb = self.embedding(c_noise)
-        if augment_labels is not None:
-            emb = emb + self.augment_embedding(augment_labels)  # type: ignore[misc]  # None has no room: it fails
-        if self.label_embedding is None:
-            return F.silu(self.mlp(emb))
-        if class_labels is None:
-            class_labels = emb.new_zeros(len(emb), self.label_dim)
-        scale = math.sqrt(self.label_dim)  # gives a one-hot label the mean square 1
-        classes = self.label_embedding(scale * self.label_dropout(class_labels))
-        return F.silu(self.mlp(emb) + classes if self.style.labels_after_mlp else self.mlp(emb + classes))
-
     def forward(
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """F: `x` (B, C, H, W), `c_noise` (B,), one-hot `class_labels`, `augment_labels` -> (B, C, H, W)."""
-        emb = self.embed(c_noise, class_labels, augment_labels)
+        emb, after = self.embedding(c_noise), 0
+        if augment_labels is not None:
+            emb = emb + self.augment_embedding(augment_labels)  # type: ignore[misc]  # fails where there is none
+        if self.label_embedding is not None:
+            labels = x.new_zeros(len(x), self.label_dim) if class_labels is None else self.label_dropout(class_labels)
+            classes = self.label_embedding(math.sqrt(self.label_dim) * labels)  # one-hot: of mean square 1
+            emb, after = (emb, classes) if self.style.labels_after_mlp else (emb + classes, 0)
+        emb = F.silu(self.mlp(emb) + after)
         seen = F.pixel_unshuffle(x, self.patch_size)
         x = self.conv_in(seen)
         skips = [x]

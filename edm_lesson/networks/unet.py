@@ -169,22 +169,16 @@ class LessonUNet(nn.Module):
         self.norm_out = GroupNorm(width)
         self.conv_out = zero_init(nn.Conv2d(width, pixels, 3, padding=1))
 
-    def embed(
-        self, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
-    ) -> Tensor:
-        """What every block is told: noise level, class and augmentation in one vector (B, 4 * model_channels)."""
-        emb = self.embedding(c_noise)
-        if class_labels is not None:
-            emb = emb + self.label_embedding(self.label_dropout(class_labels))  # type: ignore[misc]  # likewise
-        if augment_labels is not None:
-            emb = emb + self.augment_embedding(augment_labels)  # type: ignore[misc]  # None has no room: it fails
-        return self.mlp(emb)
-
     def forward(
         self, x: Tensor, c_noise: Tensor, class_labels: Tensor | None = None, augment_labels: Tensor | None = None
     ) -> Tensor:
         """F: `x` (B, C, H, W), `c_noise` (B,), one-hot `class_labels`, `augment_labels` -> (B, C, H, W)."""
-        emb = self.embed(c_noise, class_labels, augment_labels)
+        emb = self.embedding(c_noise)
+        if class_labels is not None:
+            emb = emb + self.label_embedding(self.label_dropout(class_labels))  # type: ignore[misc]  # fails where there is none
+        if augment_labels is not None:
+            emb = emb + self.augment_embedding(augment_labels)  # type: ignore[misc]
+        emb = self.mlp(emb)
         x = self.conv_in(F.pixel_unshuffle(x, self.patch_size))
         skips = []
         for depth, level in enumerate(self.encoder):
