@@ -1,15 +1,15 @@
 """Images as one uint8 tensor on the device; batches are cut and normalized there."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from edm_lesson import LessonError, visible
+from edm_lesson import visible
 from edm_lesson.checks import FLOATS, INTEGERS, check_count, readable
 from edm_lesson.data.files import written
 
@@ -59,10 +59,9 @@ class Images:
         """The same images with a border of 0 (black) around them, `img_resolution` pixels wide and high."""
         height, width = self.pixels.shape[-2:]
         check_count("img_resolution", img_resolution, minimum=max(height, width))
-        top, left = (img_resolution - height) // 2, (img_resolution - width) // 2
-        pixels = empty_pixels(*self.pixels.shape[:2], img_resolution, img_resolution, device=self.pixels.device).zero_()
-        pixels[..., top : top + height, left : left + width] = self.pixels
-        return replace(self, pixels=pixels)
+        down, right = img_resolution - height, img_resolution - width
+        border = (right // 2, right - right // 2, down // 2, down - down // 2)
+        return replace(self, pixels=F.pad(self.pixels, border))
 
     def mean(self) -> Tensor:
         """The mean of each channel in [-1, 1], float32 (C, 1, 1), on the images' device."""
@@ -93,15 +92,6 @@ def name_classes(labels: Sequence[int], names: Sequence[str], counts: Sequence[i
         word = f"{label} {name}" if name not in ("", str(label)) else f"{label}"
         words.append(word if count is None else f"{word} ({count:,})")
     return ", ".join(words) + f", … ({len(labels):,} classes)" * (len(labels) > most)
-
-
-def empty_pixels(*shape: int, device: torch.device | str = "cpu") -> Tensor:
-    """Room for uint8 pixels of that `shape`, N, C, H, W; says so where the memory can't hold them."""
-    try:
-        return torch.empty(shape, dtype=torch.uint8, device=device)
-    except (RuntimeError, TypeError) as error:  # the latter for numbers that are too long
-        found = f"{shape[0]:,} images of {shape[1:]} take {math.prod(shape) / 1e9:,.0f} GB, which aren't there"
-        raise LessonError(f"{found}: give fewer, or smaller ones (data.img_resolution).") from error
 
 
 def normalize(pixels: Tensor) -> Tensor:

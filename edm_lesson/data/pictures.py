@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError, visible
-from edm_lesson.data.images import Images, empty_pixels
+from edm_lesson.data.images import Images
 
 # What Pillow may take a picture for, whatever its suffix: nothing that starts a program, as EPS would. HEIF comes with
 # a plugin; TGA, which nothing marks, is tried last.
@@ -78,9 +78,7 @@ def _find_pictures(folder):
 
 def _read_all(files, img_resolution, mode):
     """The pictures in `files` as uint8 (N, C, H, W), and in how many what was changed; all bad ones are named."""
-    pixels, bad, changed, deep, shape = None, [], Counter(), {}, (len(files), len(mode))
-    if img_resolution:
-        pixels = empty_pixels(*shape, img_resolution, img_resolution)
+    pixels, bad, changed, deep = None, [], Counter(), {}
     bar = tqdm(files, "reading", unit="file", delay=1, disable=os.environ.get("LOCAL_RANK", "0") != "0")
     for number, path in enumerate(bar):
         try:
@@ -89,7 +87,8 @@ def _read_all(files, img_resolution, mode):
             why = str(error).replace(f" {str(path)!r}", "")
             bad.append(visible(f"{path} ({why})")[:200])
             continue
-        pixels = empty_pixels(*shape, *values.shape[1:]) if pixels is None else pixels
+        if pixels is None:
+            pixels = torch.empty(len(files), *values.shape, dtype=torch.uint8)
         if values.shape != pixels.shape[1:]:
             width, height = values.shape[:-3:-1]
             raise ValueError(f"{path} is {width}×{height}, {files[0]} is another size: give img_resolution.")

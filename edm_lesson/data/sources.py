@@ -65,7 +65,7 @@ def load_images(
     """
     check_choice("split", split, ("train", "test"))
     if img_resolution is not None:
-        check_count("img_resolution", img_resolution)
+        check_count("img_resolution", img_resolution, maximum=2**14)
     shipped = data_folder() / "MNIST" / "raw"
     if name == "mnist" and all((shipped / file).is_file() for file in MNIST_ARCHIVES):
         images = _read_archives(shipped, split, MNIST_ARCHIVES)
@@ -145,13 +145,11 @@ def _load_npz(path, img_resolution):
             labels = archive.get("labels", np.zeros(len(pixels), int)).astype(np.int64, casting="same_kind")
         images = Images(pixels, torch.from_numpy(labels))
     except Exception as error:  # NumPy's, those of the archive in it, and what is no data set
-        raise LessonError(
-            f"{path} can't be read as an .npz file with `images` and maybe `labels` ({error})."
-        ) from error
+        raise LessonError(f"{path} can't be read as an .npz file of `images`, maybe `labels` ({error}).") from error
     height, width = pixels.shape[2:]
     if img_resolution and (width, height) != (img_resolution, img_resolution):
         raise LessonError(
-            f"images in {path} are {width}×{height}, and img_resolution is {img_resolution}: give the size they have."
+            f"images in {path} are {width}×{height}, img_resolution is {img_resolution}: give theirs."
         )
     names, numbered = images.labels.unique(return_inverse=True)
     return Images(pixels, numbered, tuple(map(str, names.tolist())) if names.any() else ())
