@@ -148,8 +148,6 @@ def _load_npz(path, img_resolution):
         raise LessonError(f"{path} can't be read as an .npz file of `images`, maybe `labels` ({error}).") from error
     height, width = pixels.shape[2:]
     if img_resolution and (width, height) != (img_resolution, img_resolution):
-        raise LessonError(
-            f"images in {path} are {width}×{height}, img_resolution is {img_resolution}: give theirs."
-        )
+        raise LessonError(f"images in {path} are {width}×{height}, img_resolution is {img_resolution}: give theirs.")
     names, numbered = images.labels.unique(return_inverse=True)
     return Images(pixels, numbered, tuple(map(str, names.tolist())) if names.any() else ())
