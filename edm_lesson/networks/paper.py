@@ -104,7 +104,7 @@ class PaperUNet(nn.Module):
         super().__init__()
         resolutions = unet.level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
         self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
+        self.label_dim, self.patch_size = label_dim, patch_size
 
         style = self.style
         noise, emb = style.channel_mult_noise * model_channels, 4 * model_channels

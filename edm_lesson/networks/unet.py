@@ -131,7 +131,7 @@ class LessonUNet(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.label_dim, self.augment_dim, self.patch_size = label_dim, augment_dim, patch_size
+        self.label_dim, self.patch_size = label_dim, patch_size
         resolutions = level_resolutions(img_resolution, channel_mult, attn_resolutions, patch_size)
 
         widths = [model_channels * mult for mult in channel_mult]

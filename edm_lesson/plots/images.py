@@ -56,8 +56,7 @@ def panels(
 ) -> style.Figure:
     """A row of images (C, H, W) or matrices (H, W), each under its title; `heading` stands above all of them.
 
-    Matrices are drawn from 0, dark, to their largest entry. On each, `box` frames the pixels from a row and
-    a column on: (row, column, height, width).
+    Matrices are drawn from 0, dark, to their largest entry. `box`, (row, column, height, width), frames pixels on each.
     """
     top = 0.6 if heading else 0.35
     fig, _ = style.figure((len(images) * size, size + top), 1, len(images), (0.05, 0.05, 0.05, top))
