@@ -228,12 +228,13 @@ def test_unknown_parameters_and_notebooks_are_refused_before_anything_runs(noteb
     assert not (tmp_path / "out").exists()
 
 
-def test_storing_keeps_a_failing_notebook_as_it_was(notebooks):
+def test_storing_keeps_a_failing_notebook_as_it_was(notebooks, capsys):
     path = notebooks / "00_first.ipynb"
     path.write_text(path.read_text().replace("steps == 3", "steps == 5"))
     before = path.read_text()
-    with pytest.raises(LessonError, match=r"00_first\.ipynb is left as it was"):
+    with pytest.raises(LessonError, match=r"00_first\.ipynb is left as it was: AssertionError: steps were changed$"):
         course.store_notebooks("00")
+    assert "Traceback (most recent call last)" in capsys.readouterr().out
     assert path.read_text() == before
     course.store_notebooks("01")
     stored = nbformat.read(notebooks / "01_second.ipynb", 4)
