@@ -39,11 +39,9 @@ def main() -> None:
     except (LessonError, ValueError, OSError) as error:
         _end(str(error))
     except (RuntimeError, MemoryError) as error:  # PyTorch and pathlib have no errors of their own for these
-        if "home directory" in str(error):
-            _end(f"{error} Write the path without ~, or set HOME.")
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if type(error) is RuntimeError and not any(word in str(error) for word in ("memory", "home directory")):
             raise
-        _end(f"That does not fit into memory ({error}). Take fewer images or a smaller batch.")
+        _end(f"This machine can't do that ({str(error) or 'no memory'}): take fewer or smaller images, or set HOME.")
     finally:
         try:
             sys.stdout.flush()
@@ -196,7 +194,7 @@ def sample(
     Example: edm-lesson sample --num-samples 16 --num-steps 18 --out digits.png
     """
     from edm_lesson.checkpoints import load_denoiser
-    from edm_lesson.checks import check_choice, check_churn, check_count
+    from edm_lesson.checks import check_choice, check_count
     from edm_lesson.data import name_classes, save_grid, to_uint8
     from edm_lesson.data.files import check_output, written
     from edm_lesson.designs import SAMPLERS
@@ -204,7 +202,6 @@ def sample(
 
     check_output(out, ".png", ".npz")
     check_count("num_samples", num_samples, maximum=10_000 if out.suffix == ".png" else 10**12)
-    check_churn(s_churn, s_min, s_max, s_noise)
     classes: Sequence[int] = parse_labels(labels) if labels is not None else ()
     if film and (out.suffix == ".npz" or num_samples > min(batch_size, 16) or num_steps > 1000):
         wanted = f"{num_samples} in {num_steps} steps as {out}"
@@ -301,9 +298,7 @@ def evaluate(
 def study(
     name: Annotated[str, typer.Argument(help="ablation (the paper's Table 2 on MNIST) or choices (MNIST's own).")],
     only: Annotated[str | None, typer.Option(help="Rows, such as A,D; default: all.")] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, max=1000, help="How many times to train each row, each with another seed.")
-    ] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many times to train each row, with seeds.")] = 1,
     images: Annotated[int | None, typer.Option(help="Train each on so many images; default: the study's own.")] = None,
     num_samples: Annotated[int, typer.Option(help="Digits per run; ratios of other numbers differ.")] = 2000,
     status: Annotated[bool, typer.Option("--status", help="Only say what is done and what is missing.")] = False,
@@ -330,9 +325,7 @@ def study(
     print(study_table(chosen, results, seeds))
     from edm_lesson.plots import dot_plot
 
-    ratios: dict[str, list[float]] = {}
-    for found in results:
-        ratios.setdefault(found["row"], []).append(found["distance_ratio"])
+    ratios = {row: [found["distance_ratio"] for found in results if found["row"] == row] for row in chosen.rows}
     with written(out / f"{name}.png") as part:
         dot_plot(ratios, f"distance ratio after {chosen.images:,} images", logx=True).savefig(part)
     print(f"Every run's figures are in {out / f'{name}.csv'}, their picture in {out / f'{name}.png'}")
@@ -343,8 +336,9 @@ def numbers(option: str, text: str, kind: type = float) -> list:
     try:
         return [kind(part) for part in text.split(",")]
     except ValueError:
-        whole = "whole " if kind is int else ""
-        raise ValueError(f"{option} is {text!r}; write {whole}numbers, such as 7 or 4,8,18.") from None
+        raise ValueError(
+            f"{option} is {text!r}; write {'whole ' * (kind is int)}numbers, such as 7 or 4,8,18."
+        ) from None
 
 
 def parse_labels(text: str) -> list[int]:

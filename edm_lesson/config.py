@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from edm_lesson import LessonError
 from edm_lesson.checks import check_choice, check_count, check_number
@@ -173,12 +172,9 @@ def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Conf
 def config_from_dict(*trees: Any, source: str = "configuration") -> Config:
     """A `Config` out of nested dictionaries, as of `dataclasses.asdict`; later ones come before earlier ones."""
     config = OmegaConf.structured(Config)
-    try:
-        for tree in trees:
-            _fill(config, tree, source)
-        return cast(Config, OmegaConf.to_object(config))
-    except OmegaConfBaseException as error:  # a value ??? that was left open
-        raise LessonError(f"{source}: {str(error).splitlines()[0]}") from error
+    for tree in trees:
+        _fill(config, tree, source)
+    return cast(Config, OmegaConf.to_object(config))
 
 
 def config_to_yaml(config: Config) -> str:
@@ -205,7 +201,7 @@ def _fill(node, tree, source, where=""):
         if isinstance(node[key], DictConfig):
             _fill(node[key], value, source, f"{where}{key}.")
             continue
-        if "${" in str(value):  # a reference, to the environment of whoever reads it, for one
+        if any(mark in str(value) for mark in ("${", "???")):  # OmegaConf's, for references (to secrets) and gaps
             raise LessonError(f"{source}: {where}{key} is {value!r}; references are not followed, so write the value.")
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
         wanted = words.get(type(node[key]), "a list of whole numbers such as [1, 2]")

@@ -317,7 +317,7 @@ def work(monkeypatch):
         ("evaluate --solver heun,", "solver is ''"),
         ("evaluate --sigma-max=", "--sigma-max is ''"),
         ("evaluate --device toaster", "device is 'toaster'"),
-        ("evaluate --plot x.gif", "--plot is x.gif; it must end in .png, .svg or .pdf"),
+        ("evaluate --plot x.gif", "--plot is x.gif; it must end in .png or .svg or .pdf"),
         ("evaluate --plot folder.png", "Can't write folder.png (it is there, and is no file)"),
         ("evaluate --out folder.csv", "Can't write folder.csv (it is there, and is no file)"),
         ("evaluate --out pipe.csv", "Can't write pipe.csv (it is there, and is no file)"),
@@ -326,7 +326,7 @@ def work(monkeypatch):
         ("study ablation --only=", "row is ''; it must be one of A, B"),
         ("study ablation --device toaster", "device is 'toaster'"),
         ("study ablation --out file", "Can't write file/ablation.png (Not a directory)"),
-        ("curves nowhere --out x.gif", "--out is x.gif; it must end in .png, .svg or .pdf"),
+        ("curves nowhere --out x.gif", "--out is x.gif; it must end in .png or .svg or .pdf"),
         ("curves nowhere --out folder.png", "Can't write folder.png (it is there"),
         ("sample --out pipe.png", "Can't write pipe.png (it is there, and is no file)"),
         ("sample --out file/x.png", "Can't write file/x.png (Not a directory)"),
@@ -338,7 +338,6 @@ def work(monkeypatch):
         ("sample --labels 0-99999999999", "--labels is '0-99999999999'; write classes as 7"),
         (f"sample --labels {','.join(['0-99999'] * 3)}", "write classes as 7"),
         ("sample --labels=", "--labels is ''"),
-        ("sample --S-churn nan", "S_churn is nan"),
         ("sample --sampler=", "--sampler is ''"),
         ("sample --film --num-samples 4 --num-steps 1001", "in 1000 steps, as a .png, not 4 in 1001 steps"),
         ("train --set training.images=10000000000000000", "training.images is 10000000000000000; it must be a whole"),
@@ -379,9 +378,15 @@ def test_messages_are_one_line_of_a_few_hundred_characters_that_a_terminal_only_
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (MemoryError(), "That does not fit into memory"),
-        (RuntimeError("can't allocate memory: you tried to allocate 9 bytes"), "allocate 9 bytes). Take fewer images"),
-        (RuntimeError("Could not determine home directory."), "home directory. Write the path without ~"),
+        (MemoryError(), "can't do that (no memory)"),
+        (
+            RuntimeError("can't allocate memory: you tried to allocate 9 bytes"),
+            "allocate 9 bytes): take fewer or smaller images",
+        ),
+        (
+            RuntimeError("Could not determine home directory."),
+            "home directory.): take fewer or smaller images, or set HOME.",
+        ),
     ],
 )
 def test_what_a_machine_has_not_is_told_in_a_sentence(run, tmp_path, monkeypatch, error, words):

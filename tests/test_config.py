@@ -106,7 +106,7 @@ def test_overrides_change_single_settings():
         ("network: {channel_mult: [1, '${sigma_data}']}", r"channel_mult is \[1, '\$\{sigma_data\}'\]; references"),
         ("training: {seed: 4294967296}", r"training\.seed is 4294967296; .* from 0 to 4294967295"),
         (f"data: {'x' * 1_100_000}", "give a file of at most 1 MB"),
-        ("sigma_data: '???'", "missing mandatory value: sigma_data"),
+        ("sigma_data: '???'", r"sigma_data is '\?\?\?'; .* write the value"),
         ("[1, 2]", "the file is .* it must be a section"),
         ("{unclosed", "is not valid YAML"),
         ("sigma_data: !!python/object/apply:os.getcwd []", "is not valid YAML"),

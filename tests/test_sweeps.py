@@ -256,7 +256,7 @@ def test_the_name_of_a_model_may_be_anything(tmp_path):
 
 def test_models_of_what_is_no_digit_are_refused_unless_asked_for(tmp_path):
     denoiser, judge, config = Gaussian(), Spread(), load_config("smoke")
-    for data, words in [({"name": "/my/cats"}, "was trained on /my/cats, but only MNIST's digits"),
+    for data, words in [({"name": "/my/cats"}, "was trained on /my/cats, but only digits like MNIST's"),
                         ({"name": "mnist", "img_resolution": 27}, "are .1, 1, 27, 27.; only digits"),
                         ({"name": "mnist", "img_channels": 3}, "are .1, 3, 28, 28.; only digits")]:  # fmt: skip
         denoiser.config = replace(config, data=replace(config.data, **data))

@@ -3,9 +3,9 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import NamedTemporaryFile
 
 from filelock import FileLock, Timeout
 
@@ -15,16 +15,12 @@ from edm_lesson import LessonError
 def check_output(path: str | Path, *suffixes: str, name: str = "--out") -> None:
     """Refuse, before the work, a `path` without one of the `suffixes`, or that can't be written; writes nothing."""
     if suffixes and Path(path).suffix not in suffixes:
-        *most, last = suffixes
-        raise ValueError(f"{name} is {path}; it must end in {', '.join(most)} or {last}.")
+        raise ValueError(f"{name} is {path}; it must end in {' or '.join(suffixes)}.")
     whole, part = _whole_and_part(path)
     try:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            part.stat()  # refuses names that are too long
         if whole.exists() and not whole.is_file():
             raise OSError("it is there, and is no file")
-        with TemporaryFile(dir=next(folder for folder in whole.parents if folder.exists())):
-            pass
+        NamedTemporaryFile(prefix=part.name, dir=next(each for each in whole.parents if each.exists())).close()
     except OSError as error:
         raise LessonError(f"Can't write {path} ({error.strerror or error}). Choose another place.") from error
 

@@ -52,10 +52,8 @@ def load_classifier(path: Path | None = None, device: str | torch.device = "cpu"
     """The digit classifier in the file `path` (default: the one that comes with the course), for evaluation only."""
     path = path or data_folder() / "pretrained" / CLASSIFIER
     if not path.is_file():
-        raise LessonError(
-            f"The digit classifier is not at {path}. Set EDM_LESSON_DATA to the folder of pretrained/, leave it "
-            "unset, or train one in the repository: python data/train_classifier.py"
-        )
+        mend = "set EDM_LESSON_DATA to the folder of pretrained/, or train one: python data/train_classifier.py"
+        raise LessonError(f"The digit classifier is not at {path}; {mend}")
     classifier = DigitClassifier()
     classifier.load_state_dict(load_tensors(path)[0])
     return classifier.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

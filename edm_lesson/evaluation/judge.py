@@ -19,14 +19,12 @@ check_set_size = partial(check_count, minimum=2, maximum=10_000)  # of digits th
 
 
 def check_digits(config: Config, own_digits: bool = False) -> None:
-    """Refuse a model of what is no digit by its shape, and one that wasn't trained on MNIST but with `own_digits`."""
+    """Refuse a model of images that can't be digits, and one that wasn't trained on MNIST, unless `own_digits`."""
     data = config.data
     center_crop(torch.empty(1, data.img_channels, data.img_resolution, data.img_resolution, device="meta"))
     if data.name != "mnist" and not own_digits:
-        raise ValueError(
-            f"The model was trained on {data.name}, but only MNIST's digits are measured: anything is recognised as "
-            "some digit. If it draws digits like them all the same, add --own-digits (in Python: own_digits=True)."
-        )
+        found = f"The model was trained on {data.name}, but only digits like MNIST's are measured"
+        raise ValueError(f"{found}; if it draws such digits, add --own-digits (in Python: own_digits=True).")
 
 
 def nearest_distances(pixels: Tensor, others: Tensor, size: int = 500) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,7 @@ class Study:
     def settings(self, row: str, seed: int) -> Config:
         """The configuration of a row, to be trained with `seed`."""
         config = load_config(self.config, self.rows[row][1])
+        check_digits(config)
         return replace(config, training=replace(config.training, images=self.images, seed=seed, sample_every=0))
 
     def file(self, folder: Path | str) -> TableFile:
@@ -98,8 +99,6 @@ def run_study(
     check_count("num_steps", num_steps)
     device, judge = choose_device(device), cache(lambda: make_judge(num_samples))
     runs = {(row, seed): study.run(folder, row, seed) for seed in range(seeds) for row in study.rows}
-    for _, config in runs.values():
-        check_digits(config)
 
     def measure(wanted: Row) -> Row:
         row, seed = wanted["row"], wanted["seed"]

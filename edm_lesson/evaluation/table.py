@@ -52,7 +52,10 @@ class TableFile:
             for line in lines:
                 if None in line or None in line.values() or not line["distance_ratio"]:
                     raise ValueError(f"line {lines.line_num} has too few or too many values")
-                row = {name: cell if name in WORDS else _number(name, cell) for name, cell in line.items()}
+                numbers = {name: float(cell) for name, cell in line.items() if name not in WORDS and cell}
+                if wrong := [name for name, n in numbers.items() if not 0 <= n <= (1 if name in SHARES else math.inf)]:
+                    raise ValueError(f"{wrong[0]} is {line[wrong[0]]} in line {lines.line_num}")
+                row: Row = {name: cell if name in WORDS else numbers.get(name) for name, cell in line.items()}
                 if rows.setdefault(self.key_of(row), row) != row:
                     raise ValueError(f"line {lines.line_num} contradicts one above")
         except (ValueError, KeyError, OSError, csv.Error) as error:
@@ -83,14 +86,6 @@ class TableFile:
             raise
         rows = self.read()
         return [rows[self.key_of(row)] for row in wanted]
-
-
-def _number(name, cell):
-    """The number in a cell, None in an empty one; no column has negative numbers or NaN, nor shares more than 1."""
-    number = float(cell) if cell else None
-    if cell and not 0 <= number <= (1 if name in SHARES else math.inf):
-        raise ValueError(f"{name} is {cell}")
-    return number
 
 
 def as_text(value: Any) -> str:
