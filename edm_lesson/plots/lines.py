@@ -1,6 +1,5 @@
 """Pictures of numbers: curves, paths, levels, bars, heat maps."""
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from statistics import fmean
@@ -62,11 +61,11 @@ def dashboard(
 
     `panels`: {name: (lines {name: (x, y)}, label of x, which axes are logarithmic: "", "x", "y" or "xy")}.
     """
-    width, legend = 3.0 * len(panels), 0.35 if any(len(lines) > 1 for lines, _, _ in panels.values()) else 0
-    strip = 0 if images is None else (width - 0.2) / len(images)  # its height
+    legend = 0.35 if any(len(lines) > 1 for lines, _, _ in panels.values()) else 0
+    strip = 0 if images is None else 8.8 / len(images)  # its height
     below = legend + (strip + 0.4 if strip else 0)
     height = 2.2 + below
-    fig, _ = style.figure((width, height), 1, len(panels), (0.63, 0.12, 0.5, 0.3), below)
+    fig, _ = style.figure((9, height), 1, len(panels), (0.63, 0.12, 0.5, 0.3), below)
     for axis, (name, (lines, xlabel, logarithmic)) in zip(fig.axes, panels.items(), strict=True):
         style.chart(axis, lines, logarithmic, title=name, xlabel=xlabel)
         axis.minorticks_off()  # and few others: they take most of the time
@@ -74,18 +73,8 @@ def dashboard(
             scale.get_major_locator().set_params(**{"numticks" if scale.get_scale() == "log" else "nbins": 4})
     style.legend_below(fig, fig.axes[0])
     if images is not None:
-        axis = fig.add_axes((0.1 / width, (legend + 0.05) / height, 1 - 0.2 / width, strip / height))
+        axis = fig.add_axes((0.1 / 9, (legend + 0.05) / height, 8.8 / 9, strip / height))
         style.show_images(axis, images, len(images), title)
-    return fig
-
-
-@style.picture
-def progress(losses: style.Lines, images: Tensor, title: str = "") -> style.Figure:
-    """How training goes: `losses`, {name: (images seen, loss)}, on the left, and images (B, C, H, W) on the right."""
-    fig, (left, right) = style.figure((8.5, 3.4), 1, 2, width_ratios=[1.5, 1])
-    style.chart(left, losses, "y", xlabel="images seen", ylabel="loss")
-    left.legend()
-    style.show_images(right, images, math.ceil(len(images) ** 0.5), title)
     return fig
 
 

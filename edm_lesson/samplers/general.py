@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from edm_lesson.checks import check_choice, check_churn, check_number, checked
-from edm_lesson.samplers.edm import add_churn
-from edm_lesson.samplers.prepare import Denoiser, prepare
+from edm_lesson.samplers.edm import Denoiser, add_churn, prepare
 from edm_lesson.schedules import LinearSchedule
 
 

@@ -10,8 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from edm_lesson.checks import check_count, checked
-from edm_lesson.samplers.edm import edm_sampler
-from edm_lesson.samplers.prepare import Denoiser
+from edm_lesson.samplers.edm import Denoiser, edm_sampler
 
 
 class SeededNoise:

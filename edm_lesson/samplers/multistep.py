@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from edm_lesson.samplers.prepare import Denoiser, clip_range, prepare
+from edm_lesson.samplers.edm import Denoiser, clip_range, prepare
 from edm_lesson.schedules import edm_sigmas
 
 
