@@ -27,7 +27,7 @@ from edm_lesson.checks import check_count
 from edm_lesson.config import Config, config_from_dict
 from edm_lesson.data import choose_device, data_folder
 from edm_lesson.data.files import written
-from edm_lesson.designs import build_denoiser, count_parameters
+from edm_lesson.designs import build_denoiser, parameters_at_least
 
 PRETRAINED = ("lesson", "lesson-conditional")
 
@@ -49,7 +49,7 @@ class Checkpoint:
         try:
             tensors = self.part(name)
             if module is None:
-                if count_parameters(self.config) > sum(map(torch.numel, tensors.values())):
+                if parameters_at_least(self.config) > sum(map(torch.numel, tensors.values())):
                     raise ValueError("there are too few")  # before room is made for more
                 module = build_denoiser(self.config)
             types = [{key: each.dtype for key, each in of.items()} for of in (tensors, module.state_dict())]
@@ -93,7 +93,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def _load_checkpoint(path):
     tensors, header = load_tensors(path)
     if not isinstance(header, dict) or not header.keys() >= {"config", "state"}:
-        raise LessonError(f"{path} holds no denoiser: its header is {', '.join(header) or 'empty'}. Give another.")
+        raise LessonError(f"{path} holds no denoiser: its header is {header!s:.100}. Give another.")
     with well_formed(path):
         config, state = config_from_dict(header["config"], source=str(path)), header["state"]
         check_count("images_seen", state["images_seen"], minimum=0)
@@ -190,12 +190,10 @@ def _opened(path):
         raise LessonError(f"{path} is no checkpoint, or was cut short ({error}). Take another, or train.") from error
 
 
-def digest_of(path: str | Path) -> str | None:
-    """The digest that stands in the checkpoint `path`; None where there is none."""
-    if not Path(path).exists():
-        return None
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """What `save_tensors` wrote to `path` beside the tensors: `digest` and, as JSON, `edm_lesson`; not verified."""
     with _opened(path) as file:
-        return (file.metadata() or {}).get("digest")
+        return file.metadata() or {}
 
 
 def load_denoiser(name_or_path: str | Path, device: torch.device | str | None = None) -> Module:
@@ -234,15 +232,10 @@ def find_checkpoint(name_or_path: str | Path) -> Path:
         return path
     whole, alone = path / "checkpoint.safetensors", path / "denoiser.safetensors"
     try:
-        new = alone.stat().st_mtime >= whole.stat().st_mtime and _images_seen(alone) == _images_seen(whole)
-        return alone if new else whole
+        seen = [json.loads(metadata_of(each)["edm_lesson"])["state"]["images_seen"] for each in (alone, whole)]
+        return alone if alone.stat().st_mtime >= whole.stat().st_mtime and seen[0] == seen[1] else whole
     except Exception:  # one is missing or damaged, as is said when it is loaded
         return whole
-
-
-def _images_seen(path):
-    with _opened(path) as file:
-        return json.loads(file.metadata()["edm_lesson"])["state"]["images_seen"]
 
 
 def _digest(header, tensors):

@@ -63,7 +63,10 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         check_choice("network.name", self.name, NETWORKS)
         check_count("len(network.channel_mult)", len(self.channel_mult))
-        check_count("network.num_blocks", self.num_blocks)
+        for mult in self.channel_mult:
+            check_count("network.channel_mult", mult)
+        for name, minimum in {"model_channels": 4, "num_blocks": 1, "patch_size": 1, "label_dim": 0}.items():
+            check_count(f"network.{name}", getattr(self, name), minimum)
         if self.model_channels % 4:
             raise ValueError(f"network.model_channels is {self.model_channels}; it must be a multiple of 4.")
 

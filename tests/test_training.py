@@ -221,6 +221,15 @@ def test_whatever_ends_training_what_was_learned_is_saved_and_told(few, tmp_path
     assert resumed.losses == whole.losses
 
 
+def test_where_nothing_was_learned_an_error_leaves_no_checkpoint(few, tmp_path, monkeypatch):
+    trainer = Trainer(short(), few, tmp_path, **CPU)
+    monkeypatch.setattr(trainer, "loss", None)
+    with pytest.raises(TypeError) as stop:
+        trainer.train(progress=False)
+    assert not hasattr(stop.value, "__notes__")
+    Trainer(short(), few, tmp_path, **CPU).train(until=16, progress=False)
+
+
 def test_a_step_that_was_cut_in_two_is_not_saved(few, tmp_path, monkeypatch):
     trainer = Trainer(short(), few, tmp_path, **CPU).train(until=64, progress=False)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()

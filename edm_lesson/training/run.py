@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.nn import Module
 
 from edm_lesson import LessonError, __version__
-from edm_lesson.checkpoints import digest_of, previous_path, save_checkpoint
+from edm_lesson.checkpoints import metadata_of, previous_path, save_checkpoint
 from edm_lesson.config import Config, config_to_yaml
 from edm_lesson.data import Images, save_grid, to_uint8
 from edm_lesson.data.files import lock, move, write_text
-from edm_lesson.designs import count_parameters
+from edm_lesson.designs import parameters_at_least
 from edm_lesson.samplers import sample_images
 from edm_lesson.training.distributed import world_size
 
@@ -74,7 +74,7 @@ class Run:
 
     def take_up(self, path: Path) -> None:
         """Go on from the checkpoint `path`, the newest or the one before it."""
-        self.digest, self.goes_back = digest_of(path), path != self.checkpoint
+        self.digest, self.goes_back = metadata_of(path)["digest"], path != self.checkpoint
 
     def save(self, config: Config, tensors: dict[str, Tensor], **state: Any) -> None:
         """Write the checkpoint, and keep the one before it."""
@@ -85,11 +85,8 @@ class Run:
         """Refuse to replace a checkpoint that was neither saved nor taken up here."""
         if self.digest is None:
             refuse_a_run(self.folder)
-        elif digest_of(self.checkpoint) not in (None, self.digest):
-            raise LessonError(
-                f"Another trainer has saved into {self.folder} since. To go on from there, call resume(); or take "
-                "another folder."
-            )
+        elif self.checkpoint.exists() and metadata_of(self.checkpoint).get("digest") != self.digest:
+            raise LessonError(f"Another trainer has saved into {self.folder} since. Call resume() to go on from that.")
 
     def log(self, **values: float) -> None:
         """Add a line of `values` to the metrics."""
@@ -124,7 +121,7 @@ def refuse_a_run(folder: str | Path) -> None:
 def check_memory(config: Config, device: torch.device, images: Images | None = None) -> None:
     """Refuse what can't be trained on the machine: weights, their average, gradients, moments, `images`, a batch."""
     batch = config.training.batch_size * config.data.img_channels * config.data.img_resolution**2
-    needed = 4 * (5 * count_parameters(config) + batch) + (images.pixels.numel() if images else 0)
+    needed = 4 * (5 * parameters_at_least(config) + batch) + (images.pixels.numel() if images else 0)
     held = math.inf  # where nobody says, as on Windows
     if device.type == "cuda":
         held = torch.cuda.get_device_properties(device).total_memory

@@ -179,7 +179,7 @@ class Trainer:
                 try:
                     yield signals
                 finally:
-                    note = self._rescue() if self.run else None
+                    note = self._rescue() if self.run and self.images_seen else None
         except BaseException as stop:
             if note:
                 stop.add_note(note)
@@ -194,7 +194,6 @@ class Trainer:
             if self._torn:
                 raise LessonError("A step was cut in two")
             self._collect_losses(alone=True)
-            contents = self._contents()
             with suppress(LessonError, OSError):
                 self.save()
                 return said + quote(str(self.run_dir))
@@ -202,7 +201,7 @@ class Trainer:
                 with suppress(OSError):
                     folder = tempfile.mkdtemp(prefix=f"{self.run.folder.name}-", dir=parent)
                     try:
-                        save_checkpoint(checkpoint_path(folder), self.config, **contents)
+                        save_checkpoint(checkpoint_path(folder), self.config, **self._contents())
                         return said + quote(folder)
                     except LessonError:
                         os.rmdir(folder)
@@ -310,7 +309,8 @@ class Trainer:
         with well_formed(path):
             moments, losses = checkpoint.part("optimizer"), [(seen, loss) for seen, loss in state["losses"]]
             scaler, numbers = state["scaler"], [*state["recent"], state["seconds"], *sum(losses, ())]
-            if not all(type(number) in (int, float) for number in [*numbers, *scaler.values()]):
+            numbers += scaler.values()
+            if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
                 raise ValueError("what counts losses and seconds is no number")
             if state["images_seen"] and not moments:
                 raise ValueError("the optimizer's moments are missing")
