@@ -44,7 +44,10 @@ ramp = torch.linspace(1, 3, 21)
             "Heun: from 3 to 1. Across",
         ),
         (lambda: plots.dot_plot({"EMA": [2.0, 3.0]}, "ratio"), "EMA: 2 marks from 2 to 3."),
-        (lambda: plots.bars({"EDM": [1.5], "VP": [2.5]}, ["seconds"]), "EDM: 1.5; VP: 2.5. Across: seconds,"),
+        (
+            lambda: plots.transformed(images[0], images[1], {"scale": 1.5, "turn": -2.5}),
+            "2 images: before; after. Chart: scale: 1.5; turn: -2.5. Across: label, -2 to 2.",
+        ),
         (lambda: plots.heatmap(torch.eye(2), "x", "y"), "Chart: a map of values from 0 to 1."),
         (
             lambda: plots.dashboard({"loss": ({"a": (ramp, ramp)}, "k", "")}, images, "drawn"),

@@ -35,6 +35,14 @@ def test_a_legend_has_one_place_where_a_slider_holds_the_axes_fixed():
     assert plots.curves(rising, "σ", "error").axes[0].get_legend()
 
 
+def test_words_may_stand_where_numbers_would_on_an_axis():
+    named = {"xticks": range(3), "xticklabels": ["conv_in", "encoder.0", "mlp"]}
+    (axis,) = plots.curves({"FLOPs": (range(3), [1, 5, 2])}, "", "share (%)", **named).axes
+    assert texts(axis.get_xticklabels()) == named["xticklabels"]
+    (axis,) = plots.curves({"error": ([1, 10], [1, 2])}, "steps", "", logx=True, xticks=[1, 10]).axes
+    assert texts(axis.get_xticklabels()) == ["1", "10"]
+
+
 def test_many_decades_have_no_marks_between_them():
     fig = plots.curves({"loss": (levels, levels)}, "σ", "loss", logx=True, ylim=(1, 2))
     fig.canvas.draw()

@@ -5,4 +5,4 @@ No figure is in pyplot's list, so that a notebook shows it once, and tensors may
 """
 
 from edm_lesson.plots.images import clouds, field, histograms, image_grid, panels, shapes, strip, transformed
-from edm_lesson.plots.lines import bars, curve_panels, curves, dashboard, dot_plot, heatmap, paths, steps
+from edm_lesson.plots.lines import curve_panels, curves, dashboard, dot_plot, heatmap, paths, steps

@@ -1,4 +1,4 @@
-"""Pictures of numbers: curves, paths, levels, bars, heat maps."""
+"""Pictures of numbers: curves, paths, levels, heat maps."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -28,7 +28,7 @@ def curves(
     fig, axis = style.figure(size)
     style.chart(axis, lines, "x" * logx + "y" * logy, xlabel=xlabel, ylabel=ylabel, **settings)
     if "xticks" in settings:
-        axis.set_xticklabels([f"{tick:g}" for tick in settings["xticks"]])
+        axis.set_xticklabels(settings.get("xticklabels") or [f"{tick:g}" for tick in settings["xticks"]])
         axis.minorticks_off()
     if {"xlim", "ylim"} <= set(settings):
         style.legend_below(fig, axis)
@@ -138,16 +138,4 @@ def heatmap(values: Tensor, xlabel: str, ylabel: str, extent: Any = None, limits
     fig.colorbar(axis.imshow(values.numpy(), extent=extent, clim=limits, aspect="auto"), ax=axis)
     axis.grid(False)
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    return fig
-
-
-@style.picture
-def bars(groups: Mapping[str, Sequence[float]], xlabels: Sequence[str], size: style.Pair = (8, 3.6)) -> style.Figure:
-    """Horizontal bars side by side: {name: one value a group}, with one label a group on its x axis."""
-    fig, _ = style.figure(size, 1, len(xlabels), sharey=True)
-    for number, (axis, label) in enumerate(zip(fig.axes, xlabels, strict=True)):
-        values = [numbers[number] for numbers in groups.values()]
-        axis.barh(list(groups), values, color=style.COLORS[number], label=list(groups), zorder=2)
-        axis.set_xlabel(label)
-    fig.axes[0].invert_yaxis()
     return fig
