@@ -262,6 +262,8 @@ def test_models_of_what_is_no_digit_are_refused_unless_asked_for(tmp_path):
         denoiser.config = replace(config, data=replace(config.data, **data))
         with pytest.raises(ValueError, match=words):
             go(denoiser, judge, sweep_points(), tmp_path / "x.csv")
+        with pytest.raises(ValueError, match=words):
+            evaluation.evaluate(denoiser, judge)
     denoiser.config = replace(config, data=replace(config.data, name="/my/cats"))
     assert len(go(denoiser, judge, sweep_points(num_steps=(1,)), tmp_path / "x.csv", own_digits=True)) == 1
     denoiser.config = config

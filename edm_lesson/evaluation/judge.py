@@ -18,9 +18,14 @@ CONFIDENCE = 0.95  # a digit counts as recognised when the classifier is at leas
 check_set_size = partial(check_count, minimum=2, maximum=10_000)  # of digits that are judged: no more than to test
 
 
-def check_digits(config: Config, own_digits: bool = False) -> None:
-    """Refuse a model of images that can't be digits, and one that wasn't trained on MNIST, unless `own_digits`."""
-    data = config.data
+def check_digits(model: nn.Module | Config, own_digits: bool = False) -> None:
+    """Refuse a model of images that can't be digits, and one that wasn't trained on MNIST, unless `own_digits`.
+
+    `model` is a configuration, or a denoiser that has one as `config`; others don't say what they draw.
+    """
+    data: Any = getattr(getattr(model, "config", model), "data", None)
+    if data is None:
+        return
     center_crop(torch.empty(1, data.img_channels, data.img_resolution, data.img_resolution, device="meta"))
     if data.name != "mnist" and not own_digits:
         found = f"The model was trained on {data.name}, but only digits like MNIST's are measured"
@@ -88,12 +93,17 @@ class Judge:
         return {"distance_ratio": ratio} | self.describe(features, nearest, classes)
 
 
-def evaluate(denoiser: nn.Module, judge: Judge, seed: int = 0, batch_size: int | None = None, **settings: Any) -> Row:
+def evaluate(
+    denoiser: nn.Module, judge: Judge, seed: int = 0, batch_size: int | None = None, own_digits: bool = False,
+    **settings: Any,
+) -> Row:  # fmt: skip
     """What `judge` says of `judge.count` samples of `denoiser`; no two seeds share an image.
 
     `settings` go to `sample_images`: `sampler`, `num_steps`, churn and so on; the `batch_size` is by default the one
     that is fastest with the lesson model. Of a denoiser with classes these are drawn in turn, and the judge is told.
+    `own_digits` is that of `check_digits`.
     """
+    check_digits(denoiser, own_digits)
     if batch_size is None:
         batch_size = 64 if all(parameter.is_cpu for parameter in denoiser.parameters()) else 500
     count, label_dim = judge.count, getattr(denoiser, "label_dim", 0)

@@ -62,8 +62,7 @@ def sweep(
     check_count("seeds", seeds, maximum=1000)
     check_set_size("num_samples", num_samples)
     check_batch("batch_size", 64 if batch_size is None else batch_size)
-    if hasattr(denoiser, "config"):
-        check_digits(denoiser.config, own_digits)
+    check_digits(denoiser, own_digits)
     judge_once = cache(lambda: make_judge(num_samples))
 
     def measure(row: Row) -> Row:
@@ -72,7 +71,7 @@ def sweep(
             return judge.real
         design, started = SAMPLERS[row["design"]], time.perf_counter()
         chosen = {name: row[name] for name in SETTINGS if name != "design" and row[name] is not None}
-        found = evaluate(denoiser, judge, row["seed"], batch_size, sampler=design.sample, **chosen)
+        found = evaluate(denoiser, judge, row["seed"], batch_size, own_digits, sampler=design.sample, **chosen)
         found["nfe"] = design.nfe(row["num_steps"], row["solver"])
         return found | {"seconds": round(time.perf_counter() - started, 2)}
 
