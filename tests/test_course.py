@@ -267,8 +267,9 @@ def test_the_lab_copies_what_is_missing_without_its_outputs_and_overwrites_nothi
     assert os.environ["OMP_WAIT_POLICY"] == "active", "what the user sets, stays"
 
 
-def opened_lab(folder, port):
-    """For a process of its own: JupyterLab on the course in `folder`."""
+def opened_lab(folder, port, environment):
+    """For a process of its own: JupyterLab on the course in `folder`, with all that it writes there."""
+    os.environ.update(environment, HOME=str(folder))
     lab.NOTEBOOKS = folder / "notebooks"
     options = ["--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True"]
     course.open_lab(folder / "lab", ["--allow-root", "--no-browser", f"--port={port}", *options])
@@ -287,7 +288,7 @@ def test_the_lab_starts_the_python_that_runs_and_ends_with_it_and_so_does_its_ke
         request = urllib.request.Request(f"http://127.0.0.1:{port}/api/{what}", data)
         return json.load(urllib.request.urlopen(request, timeout=10))
 
-    with forked((opened_lab, tmp_path, port)) as (process,):
+    with forked((opened_lab, tmp_path, port, dict(os.environ))) as (process,):
         until = time.monotonic() + 60
         while time.monotonic() < until and process.is_alive():
             try:

@@ -48,8 +48,7 @@ def run_course(
     known = {path: {name: ast.literal_eval(it["default"]) for name, it in its.items()} for path, its in found.items()}
     defaults = {name: value for values in known.values() for name, value in values.items()}
     if unknown := [name for name in parameters or {} if name not in defaults]:
-        names = ", ".join(sorted(defaults)) or "none"
-        raise LessonError(f"No notebook has a parameter {unknown[0]!r}; there are {names}.")
+        raise LessonError(f"No notebook has a parameter {unknown[0]!r}; there are {', '.join(sorted(defaults))}.")
     chosen = {name: _read(name, f"{value}", defaults[name]) for name, value in (parameters or {}).items()}
     chosen, rows, failures = {"setting": setting, **chosen}, [], []
     if chosen["setting"] not in SETTINGS:
