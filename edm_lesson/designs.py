@@ -109,8 +109,3 @@ def build_loss(config: Any) -> DenoisingLoss:
     column = config.design.loss
     settings = {**vars(config.loss), "sigma_data": config.sigma_data} if column == "edm" else {}
     return DESIGNS[column].loss(**settings)
-
-
-def build_augment(config: Any) -> AugmentPipe | None:
-    """The augmentation that a `Config` describes: a function for the loss; None where there is none."""
-    return AugmentPipe(**vars(config.augment)) if config.augment.p else None

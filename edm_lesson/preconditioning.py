@@ -133,7 +133,7 @@ class Centered(nn.Module):
     def __init__(self, denoiser: nn.Module, mean: Tensor | float):
         super().__init__()
         self.denoiser = denoiser
-        self.sigma_min, self.sigma_max = denoiser.sigma_min, denoiser.sigma_max
+        self.sigma_min, self.sigma_max, self.round_sigma = denoiser.sigma_min, denoiser.sigma_max, denoiser.round_sigma
         self.img_channels, self.img_resolution = denoiser.img_channels, denoiser.img_resolution
         self.label_dim = denoiser.label_dim
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32).clone())
@@ -144,10 +144,6 @@ class Centered(nn.Module):
     ) -> Tensor:
         """The denoised images, float32 (B, C, H, W); all is as in `Precond.forward`."""
         return self.denoiser(x - self.mean, sigma, class_labels, augment_labels) + self.mean
-
-    def round_sigma(self, sigma: Tensor | float) -> Tensor:
-        """The nearest noise level that the network knows."""
-        return self.denoiser.round_sigma(sigma)
 
 
 def nearest_index(levels: Tensor, sigma: Tensor) -> Tensor:

@@ -323,6 +323,7 @@ def test_a_mean_is_taken_off_before_and_added_after_whatever_it_wraps(make_denoi
     same = deepcopy(denoiser)
     same.mean.zero_()
     assert torch.equal(same(x, sigma, labels), inner(x, sigma, labels))
+    assert same.round_sigma.__self__ is same.denoiser, "a copy asks its own"
     assert torch.equal(denoiser(x, sigma, labels), expected)
 
 

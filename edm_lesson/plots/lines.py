@@ -123,7 +123,7 @@ def dot_plot(
 
 
 @style.picture
-def steps(schedules: Mapping[str, style.Numbers]) -> style.Figure:
+def steps(schedules: Mapping[str, Sequence[float] | Tensor]) -> style.Figure:
     """Where the steps fall: for each of {name: levels} a row of marks on a logarithmic axis, without the final 0."""
     above_zero = {name: [float(level) for level in levels if level > 0] for name, levels in schedules.items()}
     fig = dot_plot(above_zero, "noise level σ (steps run from left to right)", logx=True, means=False)

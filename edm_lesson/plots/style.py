@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from itertools import cycle
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import Any
 
 import matplotlib.figure
 import matplotlib.style
@@ -38,8 +38,7 @@ COLORS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#882255"]
 BLUE, RED = COLORS[:2]
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 
-Numbers: TypeAlias = Sequence[float] | Tensor
-Lines = Mapping[str, tuple[Numbers, Any]]  # {name: (x, y)}; y: as many numbers, or several of them at each x
+Lines = Mapping[str, tuple[Sequence[float] | Tensor, Any]]  # {name: (x, y)}; y: as many numbers, or several at each
 Pair = tuple[float, float]
 
 

@@ -27,11 +27,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from edm_lesson import LessonError
+from edm_lesson.augment import AugmentPipe
 from edm_lesson.checkpoints import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint, well_formed
 from edm_lesson.checks import check_number
 from edm_lesson.config import Config
 from edm_lesson.data import Images, choose_device, load_images
-from edm_lesson.designs import DESIGNS, build_augment, build_denoiser, build_loss
+from edm_lesson.designs import DESIGNS, build_denoiser, build_loss
 from edm_lesson.training import distributed
 from edm_lesson.training.run import Run, check_memory, checkpoint_path, describe_environment, holds_run
 from edm_lesson.training.step import (
@@ -89,7 +90,8 @@ class Trainer:
             self.denoiser,
             lambda: ema_decay(settings.batch_size, settings.ema_half_life, self.images_seen, settings.ema_rampup),
         )
-        self.loss, self.augment = build_loss(config), build_augment(config)
+        self.loss = build_loss(config)
+        self.augment = AugmentPipe(**vars(config.augment)) if config.augment.p else None
         self.optimizer = torch.optim.Adam(self.denoiser.parameters(), fused=self.device.type != "mps")
         self.optimizer.register_step_pre_hook(lambda *_: setattr(self, "_torn", True))
         self.dtype = choose_precision(settings.precision, self.device)
