@@ -65,7 +65,7 @@ def dashboard(
     strip = 0 if images is None else 8.8 / len(images)  # its height
     below = legend + (strip + 0.4 if strip else 0)
     height = 2.2 + below
-    fig, _ = style.figure((9, height), 1, len(panels), (0.63, 0.12, 0.5, 0.3), below)
+    fig, _ = style.figure((9, height), 1, len(panels), (0.6, 0.25, 0.5, 0.3), below)
     for axis, (name, (lines, xlabel, logarithmic)) in zip(fig.axes, panels.items(), strict=True):
         style.chart(axis, lines, logarithmic, title=name, xlabel=xlabel)
         axis.minorticks_off()  # and few others: they take most of the time
