@@ -79,7 +79,8 @@ def _find_pictures(folder):
 def _read_all(files, img_resolution, mode):
     """The pictures in `files` as uint8 (N, C, H, W), and in how many what was changed; all bad ones are named."""
     pixels, bad, changed, deep = None, [], Counter(), {}
-    bar = tqdm(files, "reading", unit="file", delay=1, disable=os.environ.get("LOCAL_RANK", "0") != "0")
+    hidden = len(files) < 200 or os.environ.get("LOCAL_RANK", "0") != "0"
+    bar = tqdm(files, "reading", unit="file", disable=hidden)
     for number, path in enumerate(bar):
         try:
             values = _read(path, img_resolution, mode, changed, deep)
