@@ -38,6 +38,7 @@ from PIL import Image
 
 from edm_lesson import cli
 from edm_lesson.checkpoints import load_tensors
+from edm_lesson.course import NOTEBOOKS
 from edm_lesson.data import load_images
 
 TINY = """
@@ -135,6 +136,10 @@ def make_desk(folder):
         Image.fromarray(chance.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(f"pictures/cats/{number}.png")
     Image.new("L", (8, 8)).save("a.png")
     Path("mnist").mkdir()
+    Path("notebooks").mkdir()
+    for path in NOTEBOOKS.glob("0[03]_*.ipynb"):
+        shutil.copy(path, "notebooks")
+    shutil.copy(NOTEBOOKS / "notation.md", "notebooks")
     Path("empty").touch()
     Path("noise.bin").write_bytes(chance.bytes(4000))
     Path("bomb.yaml").write_text(
@@ -185,7 +190,7 @@ def child(arguments, folder, log, prepare=None):
 
 def small_world():
     """What would take minutes: MNIST has 600 digits, notebooks are not executed, and no server is started."""
-    from edm_lesson.course import kernel, run, store
+    from edm_lesson.course import kernel, lab, run, store
     from edm_lesson.evaluation import judge
     from edm_lesson.training import trainer
 
@@ -195,6 +200,7 @@ def small_world():
 
     judge.load_images = trainer.load_images = load_few
     run.execute = store.execute = kernel.execute = lambda client, **_: client.nb
+    lab.NOTEBOOKS = Path("notebooks").resolve()  # the desk's: some commands store them
     sys.modules["jupyterlab.labapp"] = types.SimpleNamespace(LabApp=types.SimpleNamespace(launch_instance=print))
 
 
@@ -271,7 +277,13 @@ def try_commands(count, seed, report):
                 found.append(f"left {parts}")
             if lost := [name for name in before if name not in after]:
                 found.append(f"lost {lost}")
-            asked = {value.split("/")[0] for value in arguments} | {"runs", "curves.png", "digits.png", "lab"}
+            asked = {value.split("/")[0] for value in arguments} | {
+                "runs",
+                "curves.png",
+                "digits.png",
+                "lab",
+                "notebooks",
+            }
             if changed := [n for n in before if n in after and before[n] != after[n] and n.split("/")[0] not in asked]:
                 found.append(f"changed {changed}")
             if code and (changed := [n for n in ("a.png", "s.npz", "t.yaml") if after.get(n) != before[n]]):
