@@ -122,6 +122,7 @@ SENSIBLE = {
     "parameter": ["train_images=16"],
 }
 SECONDS = 20  # for a command of any sort, on a machine that is busy with two of them
+WRITTEN_UNASKED = {"runs", "curves.png", "digits.png", "lab", "notebooks"}  # where nothing else is given
 TOO_LONG = 700  # characters of the longest sentence
 
 
@@ -211,7 +212,8 @@ def contents(folder):
 
 
 def run_apart(arguments, folder, log, seconds=3 * SECONDS, prepare=None):
-    """The exit code of a command line in a process of its own, and how long it computed; None: it had to be killed."""
+    """A command line in a process of its own: its exit code, None where it had to be killed; how long it computed; and
+    what it printed."""
     process = CONTEXT.Process(target=child, args=(arguments, folder, log, prepare), daemon=True)
     process.start()
     process.join(seconds)
@@ -219,7 +221,37 @@ def run_apart(arguments, folder, log, seconds=3 * SECONDS, prepare=None):
     process.kill()
     process.join()
     used = Path(f"{log}.seconds")
-    return code, float(used.read_text()) if code is not None and code >= 0 and used.exists() else seconds
+    took = float(used.read_text()) if code is not None and code >= 0 and used.exists() else seconds
+    return code, took, printed(log)
+
+
+def printed(log):
+    """What went to the file `log`, if there is one."""
+    return log.read_text(errors="replace") if log.exists() else ""
+
+
+def left_in_part(files):
+    """The complaint, if any, about `files` that were written in part only."""
+    parts = [name for name in files if ".part" in name]
+    return [f"left {parts}"] if parts else []
+
+
+@contextlib.contextmanager
+def desks(*makers):
+    """A folder for logs, and a function that gives a fresh desk in it, made once by the `makers`, at each call."""
+    with tempfile.TemporaryDirectory() as place:
+        pattern, desk = Path(place, "pattern"), Path(place, "desk")
+        pattern.mkdir()
+        for maker in makers:
+            in_child(maker, pattern)
+
+        def fresh_desk():
+            shutil.rmtree(desk, ignore_errors=True)
+            shutil.copytree(pattern, desk, ignore=lambda *_: ["pipe", "log"])
+            os.mkfifo(desk / "pipe")
+            return desk
+
+        yield Path(place), fresh_desk
 
 
 def complaints(code, took, text):
@@ -260,30 +292,19 @@ def random_command(chance):
 def try_commands(count, seed, report):
     """Run random command lines on a desk that is put in order after each."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory() as place:
-        desk, pattern, log = Path(place, "desk"), Path(place, "pattern"), Path(place, "log")
-        pattern.mkdir()
-        in_child(make_desk, pattern)
+    with desks(make_desk) as (place, fresh_desk):
         for _ in range(count):
             arguments = random_command(chance)
-            clear_desk(pattern, desk)
+            desk = fresh_desk()
             before = contents(desk)
-            code, took = run_apart(arguments, desk, log)
-            text, after = log.read_text(errors="replace") if log.exists() else "", contents(desk)
-            found = list(complaints(code, took, text))
+            code, took, text = run_apart(arguments, desk, place / "log")
+            after = contents(desk)
+            found = [*complaints(code, took, text), *left_in_part(after)]
             if code and code > 0 and took > 5:
                 found.append(f"refused after {took:.0f} s of computing")
-            if parts := [name for name in after if ".part" in name]:
-                found.append(f"left {parts}")
             if lost := [name for name in before if name not in after]:
                 found.append(f"lost {lost}")
-            asked = {value.split("/")[0] for value in arguments} | {
-                "runs",
-                "curves.png",
-                "digits.png",
-                "lab",
-                "notebooks",
-            }
+            asked = {value.split("/")[0] for value in arguments} | WRITTEN_UNASKED
             if changed := [n for n in before if n in after and before[n] != after[n] and n.split("/")[0] not in asked]:
                 found.append(f"changed {changed}")
             if code and (changed := [n for n in ("a.png", "s.npz", "t.yaml") if after.get(n) != before[n]]):
@@ -291,13 +312,6 @@ def try_commands(count, seed, report):
             if (desk / "sprung").exists():
                 found.append("ran code out of a value")
             report("command", arguments, found, text)
-
-
-def clear_desk(pattern, desk):
-    """Make `desk` a fresh copy of the pattern, with its pipe."""
-    shutil.rmtree(desk, ignore_errors=True)
-    shutil.copytree(pattern, desk, ignore=lambda *_: ["pipe", "log"])
-    os.mkfifo(desk / "pipe")
 
 
 def in_child(function, *arguments):
@@ -393,14 +407,10 @@ def link_shipped(folder):
 def try_files(count, seed, report):
     """Damage one file on the desk at a time, and let a command read it."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory() as place:
-        desk, pattern, log = Path(place, "desk"), Path(place, "pattern"), Path(place, "log")
-        pattern.mkdir()
-        in_child(make_desk, pattern)
-        in_child(furnish, pattern)
+    with desks(make_desk, furnish) as (place, fresh_desk):
         for number in range(count):
             name = list(READERS)[number % len(READERS)]
-            clear_desk(pattern, desk)
+            desk = fresh_desk()
             link_shipped(desk)
             path = desk / name
             whole = path.read_bytes()
@@ -409,10 +419,10 @@ def try_files(count, seed, report):
             before = contents(desk)
             data = DataIn(desk / "shipped")
             line = READERS[name].split()
-            code, took = run_apart(line + ["--device", "cpu"] * (line[0] != "curves"), desk, log, prepare=data)
-            text = log.read_text(errors="replace") if log.exists() else ""
-            found = list(complaints(code, took, text))
+            line += ["--device", "cpu"] * (line[0] != "curves")
+            code, took, text = run_apart(line, desk, place / "log", prepare=data)
             after = contents(desk)
+            found = [*complaints(code, took, text), *left_in_part(after)]
             if code and path.stem not in text:
                 found.append("refused without the file's name")
             if not code and damaged != whole and path.suffix in SIGNED:
@@ -421,8 +431,6 @@ def try_files(count, seed, report):
                 changed := [each for each in before if after.get(each) != before[each] and "lock" not in each]
             ):
                 found.append(f"refused, and changed {changed}")
-            if parts := [each for each in after if ".part" in each]:
-                found.append(f"left {parts}")
             report("file", [name, *line], found, text, damaged)
 
 
@@ -508,7 +516,7 @@ class Started:
 
     def text(self):
         """What was printed."""
-        return "\n".join(log.read_text(errors="replace") for log in self.logs if log.exists())
+        return "\n".join(map(printed, self.logs))
 
 
 def free_port():
@@ -532,19 +540,15 @@ KILLED = ["train", "two", "sample", "two", "train", "evaluate", "two", "train", 
 def try_kills(count, seed, report):
     """Kill training, training in two processes, sampling and measuring at random moments; then let them go on."""
     chance = random.Random(seed)
-    with tempfile.TemporaryDirectory() as place:
-        desk, pattern, logs = Path(place, "desk"), Path(place, "pattern"), [Path(place, "log"), Path(place, "log 2")]
-        pattern.mkdir()
-        in_child(make_desk, pattern)
-        in_child(furnish, pattern)
-        wholes, lengths = {}, {}
+    with desks(make_desk, furnish) as (place, fresh_desk):
+        logs, wholes, lengths = [place / "log", place / "log 2"], {}, {}
         for kind in [KILLED[number % len(KILLED)] for number in range(count)]:
             if kind not in wholes:  # how long it takes, and what it ends with
-                clear_desk(pattern, desk)
+                desk = fresh_desk()
                 begun = time.monotonic()
                 assert not any(Started(LINES[kind], kind, desk, logs).wait()), logs[0].read_text()
                 lengths[kind], wholes[kind] = time.monotonic() - begun, result(desk)
-            clear_desk(pattern, desk)
+            desk = fresh_desk()
             moment, found = chance.uniform(0, lengths[kind]), []
             first = Started(LINES[kind], kind, desk, logs)
             killed = first.kill(moment, chance)
@@ -560,8 +564,7 @@ def try_kills(count, seed, report):
                 found.append(f"{line} afterwards ended with {codes}")
             elif result(desk) != wholes[kind]:
                 found.append("ended otherwise than without the kill")
-            if parts := [name for name in contents(desk) if ".part" in name]:
-                found.append(f"left {parts}")
+            found += left_in_part(contents(desk))
             report("kill", [kind, LINES[kind], f"after {moment:.2f} s"], found, f"{before}\n----\n{again.text()}")
 
 

@@ -13,6 +13,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 
 from edm_lesson import LessonError
+from edm_lesson.checks import check_choice
 from edm_lesson.course.kernel import execute
 from edm_lesson.course.lab import IN_REPOSITORY, find_notebooks
 from edm_lesson.course.store import errors_under_sliders
@@ -29,7 +30,6 @@ class Engine(NBClientEngine):
 
 
 papermill_engines.register("edm_lesson", Engine)
-SETTINGS = ("seconds", "minutes", "full")
 
 
 def run_course(
@@ -51,8 +51,7 @@ def run_course(
         raise LessonError(f"No notebook has a parameter {unknown[0]!r}; there are {', '.join(sorted(defaults))}.")
     chosen = {name: _read(name, f"{value}", defaults[name]) for name, value in (parameters or {}).items()}
     chosen, rows, failures = {"setting": setting, **chosen}, [], []
-    if chosen["setting"] not in SETTINGS:
-        raise LessonError(f"setting is {chosen['setting']!r}; it must be one of {', '.join(SETTINGS)}.")
+    check_choice("setting", chosen["setting"], ("seconds", "minutes", "full"))
     if (out / "notation.md").exists():
         raise LessonError(f"{out} holds notebooks to read or to work on, which would be replaced; give another --out.")
     for path in known:
